@@ -1,0 +1,114 @@
+/* The system's own table of calls, and loops around them. */
+#define _GNU_SOURCE /* F_OFD_SETLK, flock */
+#include "io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "error.h"
+
+static int system_openat(int directory, const char *name, int flags, mode_t mode) {
+    return openat(directory, name, flags, mode);
+}
+
+static int system_lock(int fd, short type, off_t byte, bool wait) {
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+    return fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &lock);
+}
+
+/* "a7152df2-9c92-4541-93c8-1892ec2b68fa": 32 hexadecimal digits are the 16 bytes. */
+static int system_boot_id(unsigned char id[16]) {
+    static const char hexadecimal[] = "0123456789abcdef";
+    char text[37];
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    ssize_t length = read(fd, text, sizeof text - 1);
+    (void)close(fd);
+    int digits = 0;
+    memset(id, 0, 16);
+    for (ssize_t i = 0; i < length && digits < 32; i++) {
+        const char *digit = memchr(hexadecimal, text[i], 16);
+        if (digit == NULL) continue;
+        id[digits / 2] = (unsigned char)(id[digits / 2] << 4 | (digit - hexadecimal));
+        digits++;
+    }
+    if (digits == 32) return 0;
+    errno = EIO;
+    return -1;
+}
+
+static int system_random_id(unsigned char id[16]) {
+    return getrandom(id, 16, 0) == 16 ? 0 : -1;
+}
+
+const struct tidemark_io tidemark_io_system = {
+    .openat = system_openat,
+    .close = close,
+    .fstat = fstat,
+    .fstatat = fstatat,
+    .pread = pread,
+    .pwrite = pwrite,
+    .ftruncate = ftruncate,
+    .fsync = fsync,
+    .fdatasync = fdatasync,
+    .linkat = linkat,
+    .unlinkat = unlinkat,
+    .mmap = mmap,
+    .munmap = munmap,
+    .flock = flock,
+    .lock = system_lock,
+    .boot_id = system_boot_id,
+    .random_id = system_random_id,
+};
+
+int tidemark_io_read(const struct tidemark_io *io, int fd, void *bytes, size_t length, off_t offset) {
+    for (char *at = bytes; length > 0;) {
+        ssize_t done = io->pread(fd, at, length, offset);
+        if (done < 0 && errno == EINTR) continue;
+        if (done == 0) errno = ENODATA;
+        if (done <= 0) return -1;
+        at += done;
+        offset += done;
+        length -= (size_t)done;
+    }
+    return 0;
+}
+
+int tidemark_io_write(const struct tidemark_io *io, int fd, const void *bytes, size_t length, off_t offset) {
+    for (const char *at = bytes; length > 0;) {
+        ssize_t done = io->pwrite(fd, at, length, offset);
+        if (done < 0 && errno == EINTR) continue;
+        if (done == 0) errno = EIO;
+        if (done <= 0) return -1;
+        at += done;
+        offset += done;
+        length -= (size_t)done;
+    }
+    return 0;
+}
+
+int tidemark_io_zero(const struct tidemark_io *io, int fd, off_t from, off_t to) {
+    static const char zeros[65536];
+    while (from < to) {
+        size_t length = to - from < (off_t)sizeof zeros ? (size_t)(to - from) : sizeof zeros;
+        if (tidemark_io_write(io, fd, zeros, length, from) < 0) return -1;
+        from += (off_t)length;
+    }
+    return 0;
+}
+
+int tidemark_io_lock(const struct tidemark_io *io, int fd, short type, off_t byte, bool wait) {
+    int result;
+    do result = io->lock(fd, type, byte, wait);
+    while (result < 0 && errno == EINTR);
+    return result;
+}
+
+int tidemark_io_fail(tidemark_error *error, const char *path, const char *suffix, const char *what) {
+    return tidemark_fail(error, TIDEMARK_EIO, "%s%s: %s: %s", path, suffix, what, strerror(errno));
+}
