@@ -43,8 +43,8 @@ int64_t tidemark_state_to_checkpoint_bytes(const tidemark_state *state, char *by
     if (size < TIDEMARK_CHECKPOINT_SIZE(tidemark_state_count(state))) return TIDEMARK_EINVAL;
     *at++ = '{';
     for (int shard = tidemark_state_next(state, -1); shard >= 0; shard = tidemark_state_next(state, shard)) {
-        /* a file-backed state can gain shards under our hands */
-        if ((size_t)(end - at) < TIDEMARK_CHECKPOINT_SIZE(1)) return TIDEMARK_EINVAL;
+        /* a file-backed state can gain shards under our hands: is there room for one more entry and '}'? */
+        if ((size_t)(end - at) < TIDEMARK_CHECKPOINT_SIZE(1) - 1) return TIDEMARK_EINVAL;
         *at++ = '"';
         at = write_integer(at, (uint64_t)shard);
         *at++ = '"';
