@@ -25,7 +25,9 @@
 extern "C" {
 #endif
 
-#ifndef TIDEMARK_API
+#ifdef TIDEMARK_MODULE /* the Lua module exports luaopen_ only, lest a host's libtidemark take its calls */
+#define TIDEMARK_API __attribute__((visibility("hidden")))
+#else
 #define TIDEMARK_API __attribute__((visibility("default")))
 #endif
 

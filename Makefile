@@ -1,0 +1,161 @@
+# tidemark. `make test` does everything on a fresh machine; `make` alone builds.
+#
+#   make            the Lua module (LUA=5.4 or LUA=5.3), the C libraries, tidemark.pc: into $(BUILD)
+#   make test       deps, build, every spec
+#   make lint       warnings, formatting, static analysis, exported names
+#   make check      the specs under Lua 5.3 and under AddressSanitizer, the thread programs under ThreadSanitizer
+#   make install    PREFIX=/usr/local DESTDIR=
+#   make deps       installs what build and test need; make lint-deps what lint and check need
+
+LUA     = 5.4
+BUILD   = build
+PREFIX  = /usr/local
+DESTDIR =
+CFLAGS  = -O2 -g
+LDFLAGS =
+WARN    = -Wall -Wextra -Wshadow -Wconversion
+
+VERSION   := $(shell sed -n 's/^.define TIDEMARK_VERSION "\(.*\)"/\1/p' csrc/include/tidemark.h)
+LUA_CFLAGS = $(shell pkg-config --cflags lua$(LUA))
+LUA_LIBS   = $(shell pkg-config --libs lua$(LUA))
+COMPILE    = $(CC) -std=c11 $(WARN) -fPIC -fvisibility=hidden -MMD -MP -Icsrc/include $(CFLAGS)
+
+CORE  := $(patsubst csrc/core/%.c,%,$(wildcard csrc/core/*.c))
+BIND  := $(patsubst csrc/lua/%.c,%,$(wildcard csrc/lua/*.c))
+PROGS := $(patsubst spec/c/%.c,%,$(wildcard spec/c/*.c))
+MODULE = $(BUILD)/lua$(LUA)/tidemark/core.so
+
+# objects: of the libraries, whose API is exported; of the Lua module, which exports luaopen_ only
+LIB_OBJECTS     = $(CORE:%=$(BUILD)/lib/%.o)
+MODULE_OBJECTS  = $(CORE:%=$(BUILD)/lua$(LUA)/core_%.o) $(BIND:%=$(BUILD)/lua$(LUA)/lua_%.o)
+
+.PHONY: all deps lint-deps programs test spec lint check check-lua53 check-asan check-tsan install clean
+.DELETE_ON_ERROR:
+all: $(MODULE) $(BUILD)/libtidemark.a $(BUILD)/libtidemark.so $(BUILD)/tidemark.pc
+
+$(BUILD)/lib/%.o: csrc/core/%.c
+	@mkdir -p $(@D)
+	$(COMPILE) -c $< -o $@
+
+$(BUILD)/lua$(LUA)/core_%.o: csrc/core/%.c
+	@mkdir -p $(@D)
+	$(COMPILE) -DTIDEMARK_MODULE -c $< -o $@
+
+$(BUILD)/lua$(LUA)/lua_%.o: csrc/lua/%.c
+	@mkdir -p $(@D)
+	$(COMPILE) -DTIDEMARK_MODULE $(LUA_CFLAGS) -c $< -o $@
+
+$(MODULE): $(MODULE_OBJECTS)
+	@mkdir -p $(@D)
+	$(CC) -shared $(CFLAGS) $(LDFLAGS) $^ -o $@ -pthread
+
+$(BUILD)/libtidemark.a: $(LIB_OBJECTS)
+	rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/libtidemark.so.0: $(LIB_OBJECTS)
+	$(CC) -shared -Wl,-soname,libtidemark.so.0 $(CFLAGS) $(LDFLAGS) $^ -o $@ -pthread
+
+$(BUILD)/libtidemark.so: $(BUILD)/libtidemark.so.0
+	ln -sf libtidemark.so.0 $@
+
+# the prefix may differ from one `make install` to the next
+.PHONY: $(BUILD)/tidemark.pc
+$(BUILD)/tidemark.pc: tidemark.pc.in
+	@mkdir -p $(@D)
+	@sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $< > $@
+
+# ---- specs ----
+
+# C programs are linked statically: tests reach internals, and ThreadSanitizer needs it
+programs: $(PROGS:%=$(BUILD)/spec/%)
+
+$(BUILD)/spec/%.o: spec/c/%.c
+	@mkdir -p $(@D)
+	$(COMPILE) -Wno-unused-function $(LUA_CFLAGS) -c $< -o $@
+
+$(BUILD)/spec/lua_%: $(BUILD)/spec/lua_%.o $(MODULE_OBJECTS)
+	$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LUA_LIBS) -pthread
+
+# it includes the core's sources itself, with an allocator of its own
+$(BUILD)/spec/state_memory: $(BUILD)/spec/state_memory.o
+	$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ -pthread
+
+$(BUILD)/spec/%: $(BUILD)/spec/%.o $(BUILD)/libtidemark.a
+	$(CC) $(CFLAGS) $(LDFLAGS) $< $(LIB_OBJECTS) -o $@ -pthread
+
+.SECONDARY:
+-include $(wildcard $(BUILD)/*/*.d)
+
+under = $(subst .,_,$(LUA))
+SPEC_ENV = TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) \
+           LUA_PATH_$(under)='lua/?.lua;lua/?/init.lua;;' LUA_CPATH_$(under)='$(BUILD)/lua$(LUA)/?.so;;'
+
+# SPECS='spec/x_spec.lua' runs a part
+spec: all programs
+	$(SPEC_ENV) $(PRELOAD) lua$(LUA) spec/run.lua $(SPECS)
+
+test: deps
+	@$(MAKE) --no-print-directory spec
+
+# ---- what CI runs besides ----
+
+check: check-lua53 check-asan check-tsan
+
+check-lua53:
+	@$(MAKE) --no-print-directory spec LUA=5.3
+
+check-asan:
+	@$(MAKE) --no-print-directory spec BUILD=build/asan \
+	    CFLAGS='-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
+	    PRELOAD='ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so):$(shell $(CC) -print-file-name=libubsan.so)'
+
+check-tsan:
+	@for cc in gcc clang; do \
+	    $(MAKE) --no-print-directory run-tsan CC=$$cc BUILD=build/tsan-$$cc CFLAGS='-O1 -g -fsanitize=thread' || exit 1; \
+	done
+
+.PHONY: run-tsan
+THREADS = $(filter %threads,$(PROGS))
+run-tsan: $(THREADS:%=$(BUILD)/spec/%)
+	@for program in $^; do echo "$$program"; TSAN_OPTIONS=halt_on_error=1 $$program || exit 1; done
+
+LUACHECK = luacheck --quiet lua spec *.rockspec
+SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch])
+
+lint:
+	$(LUACHECK)
+	clang-format --dry-run -Werror $(SOURCES)
+	@for cc in gcc clang; do for lua in 5.4 5.3; do \
+	    $(MAKE) --no-print-directory all programs CC=$$cc LUA=$$lua BUILD=build/lint-$$cc-$$lua CFLAGS='-O2 -Werror' || exit 1; \
+	done; done
+	cppcheck --quiet --std=c11 --error-exitcode=1 --inline-suppr --enable=warning,portability -Icsrc/include csrc
+	@! nm -D --defined-only build/lint-gcc-5.4/lua5.4/tidemark/core.so | grep -v ' luaopen_' || { echo 'core.so exports more than luaopen_'; exit 1; }
+	@! nm -D --defined-only build/lint-gcc-5.4/libtidemark.so.0 | grep -v ' tidemark_' || { echo 'libtidemark.so exports other names'; exit 1; }
+
+# ---- installing ----
+
+install: all
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,include lib/pkgconfig lib/lua/$(LUA)/tidemark share/lua/$(LUA)/tidemark)
+	install -m 644 csrc/include/*.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 $(BUILD)/libtidemark.a $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(BUILD)/libtidemark.so.0 $(DESTDIR)$(PREFIX)/lib
+	ln -sf libtidemark.so.0 $(DESTDIR)$(PREFIX)/lib/libtidemark.so
+	install -m 644 $(BUILD)/tidemark.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 755 $(MODULE) $(DESTDIR)$(PREFIX)/lib/lua/$(LUA)/tidemark
+	install -m 644 lua/tidemark/*.lua $(DESTDIR)$(PREFIX)/share/lua/$(LUA)/tidemark
+
+clean:
+	rm -rf build
+
+# ---- dependencies: Debian's packages where there is apt, else luarocks for the Lua ones ----
+
+PACKAGES      = gcc libc6-dev pkg-config lua5.4 liblua5.4-dev lua-busted lua-cjson lua-dkjson lua-luv lua-cqueues luarocks binutils
+LINT_PACKAGES = clang clang-format cppcheck lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
+ROCKS         = busted lua-cjson dkjson luv cqueues
+
+deps:
+	@sh scripts/deps.sh '$(PACKAGES)' '$(ROCKS)'
+
+lint-deps:
+	@sh scripts/deps.sh '$(PACKAGES) $(LINT_PACKAGES)' '$(ROCKS) luacheck'

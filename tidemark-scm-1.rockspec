@@ -1,0 +1,47 @@
+rockspec_format = "3.0"
+package = "tidemark"
+version = "scm-1"
+source = {
+  url = "git+file://.", -- built in place: luarocks make
+}
+description = {
+  summary = "High-water marks of a replication follower, shared by threads and processes",
+  detailed = [[
+    ReplicationState holds one high-water mark per shard in C11 atomics. Marks only go forward, are shared by all
+    threads and processes of a node, and are made durable with one fdatasync.
+  ]],
+  license = "MIT",
+}
+supported_platforms = { "linux" }
+dependencies = {
+  "lua >= 5.3",
+  "lua-cjson",
+}
+build = {
+  type = "builtin",
+  modules = {
+    ["tidemark"] = "lua/tidemark/init.lua",
+    ["tidemark.replication_state"] = "lua/tidemark/replication_state.lua",
+    ["tidemark.core"] = {
+      sources = {
+        "csrc/core/checkpoint.c",
+        "csrc/core/checkpoint_file.c",
+        "csrc/core/crc32c.c",
+        "csrc/core/error.c",
+        "csrc/core/io.c",
+        "csrc/core/live_file.c",
+        "csrc/core/notes.c",
+        "csrc/core/state.c",
+        "csrc/core/state_file.c",
+        "csrc/lua/module.c",
+        "csrc/lua/replication_state.c",
+      },
+      incdirs = { "csrc/include" },
+      defines = { "TIDEMARK_MODULE" },
+    },
+  },
+}
+test = {
+  type = "command",
+  command = "make test",
+}
