@@ -102,13 +102,15 @@ describe("documentation", function()
                 .. source:gsub("^static ", "")
             end
             write(directory .. "/example.c", source)
-            local compile = ("cc -Wall -I'%s/csrc/include' $(pkg-config --cflags %s) "):format(here, interpreter:match "lua5%.%d")
+            local compile = ("LD_PRELOAD= cc -Wall %s -I'%s/csrc/include' $(pkg-config --cflags %s) "):format(
+              os.getenv "TIDEMARK_CFLAGS" or "", here, interpreter:match "lua5%.%d")
             if not block.name then
               local ok, output = shell(directory, compile .. "-c example.c")
               assert(ok, output)
               return
             end
-            local ok, output = shell(directory, ("%s example.c '%s/%s/libtidemark.a' -o example -pthread\n./example"):format(compile, here, build))
+            local link = ("example.c '%s/%s/libtidemark.a' -o example -pthread\nLD_PRELOAD= ./example"):format(here, build)
+            local ok, output = shell(directory, compile .. link)
             assert(ok, output)
             assert.truthy(output:find("shard 7: 42", 1, true))
           end)

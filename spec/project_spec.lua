@@ -113,8 +113,9 @@ describe("installing", function()
   local function script(tree, text)
     write("script.lua", text)
     local suffix = lua_version:gsub("%.", "_")
-    return run(("cd / && LUA_PATH_%s='%s/share/lua/%s/?.lua;%s/share/lua/%s/?/init.lua' LUA_CPATH_%s='%s/lib/lua/%s/?.so' %s %s/script.lua"):format(
-      suffix, tree, lua_version, tree, lua_version, suffix, tree, lua_version, lua, directory))
+    local share, lib = tree .. "/share/lua/" .. lua_version, tree .. "/lib/lua/" .. lua_version
+    local paths = ("LUA_PATH_%s='%s/?.lua;%s/?/init.lua' LUA_CPATH_%s='%s/?.so'"):format(suffix, share, share, suffix, lib)
+    return run(("cd / && %s %s %s/script.lua"):format(paths, lua, directory))
   end
 
   local FOLLOW = [[
@@ -141,7 +142,8 @@ describe("installing", function()
       }
     ]])
     for _, link in ipairs { "", "-Wl,-rpath," .. prefix .. "/lib", "-static" } do
-      local flags = "$(PKG_CONFIG_PATH='" .. prefix .. "/lib/pkgconfig' pkg-config --cflags --libs " .. (link == "-static" and "--static " or "") .. "tidemark)"
+      local options = "--cflags --libs " .. (link == "-static" and "--static" or "")
+      local flags = ("$(PKG_CONFIG_PATH='%s/lib/pkgconfig' pkg-config %s tidemark)"):format(prefix, options)
       local path = link == "" and ("LD_LIBRARY_PATH='%s/lib' "):format(prefix) or ""
       ok, output = run(("cd '%s' && cc program.c %s %s -o program && %s./program"):format(directory, link, flags, path))
       assert(ok, output)
@@ -167,7 +169,8 @@ describe("installing", function()
     -- in a copy: luarocks leaves its objects beside the sources
     local ok, output = run(("mkdir '%s/copy' && cp -r tidemark-scm-1.rockspec csrc lua '%s/copy'"):format(directory, directory))
     assert(ok, output)
-    ok, output = run(("cd '%s/copy' && luarocks --lua-version %s make --deps-mode=none --tree '%s/tree'"):format(directory, lua_version, directory))
+    local luarocks = ("luarocks --lua-version %s make --deps-mode=none"):format(lua_version)
+    ok, output = run(("cd '%s/copy' && %s --tree '%s/tree'"):format(directory, luarocks, directory))
     assert(ok, output)
     assert.same({ true, '{"0":5}\n' }, { script(directory .. "/tree", FOLLOW) })
     ok, output = run(("nm -D --defined-only '%s/tree/lib/lua/%s/tidemark/core.so'"):format(directory, lua_version))

@@ -287,8 +287,8 @@ describe("a state file", function()
 
   describe("between processes", function()
     it("shares marks and shards at once", function()
-      local state, child = assert(open { 0 }), nil
-      child = start(path)
+      local state = assert(open { 0 })
+      local child = start(path)
       assert.equal("true", ask(child, "state:advance(0, 7)"))
       assert.equal(7, state:applied_seqno(0))
       states[#states + 1] = assert(ReplicationState.open(path, { 500 }))

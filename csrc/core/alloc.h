@@ -1,4 +1,5 @@
-/* The allocator of the core. A test program replaces it at compile time, -DTIDEMARK_ALLOC_H='"file.h"', to fail any allocation. */
+/* The allocator of the core. A test program replaces it at compile time, -DTIDEMARK_ALLOC_H='"file.h"', to fail any
+ * allocation. */
 #ifndef TIDEMARK_CORE_ALLOC_H
 #define TIDEMARK_CORE_ALLOC_H
 
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 #define tidemark_malloc malloc
 #define tidemark_calloc calloc
-#define tidemark_free free
+#define tidemark_free   free
 #endif
 
 #endif

@@ -1,9 +1,10 @@
 /*
- * Checkpoint bytes: {"0":42,"1":7}, a JSON object of shard id to mark. docs/formats.md says what is written and what is read.
+ * Checkpoint bytes: {"0":42,"1":7}, a JSON object of shard id to mark. docs/formats.md says what is written and what is
+ * read.
  *
- * The decoder works in proportion to its input. Keys mostly come in ascending order, and then a key that comes twice is seen by comparing it
- * with the one before. At the first key that is out of order it starts again with a bitmap of the ids seen, so that
- * the usual short text does not pay for clearing the bitmap.
+ * The decoder works in proportion to its input. Keys mostly come in ascending order, and then a key that comes twice is
+ * seen by comparing it with the one before. At the first key that is out of order it starts again with a bitmap of the
+ * ids seen, so that the usual short text does not pay for clearing the bitmap.
  */
 #include "checkpoint.h"
 
@@ -15,9 +16,10 @@
 
 /* ---- writing ---- */
 
-static const char two_digits[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748"
-                                 "49505152535455565758596061626364656667686970717273747576777879808182838485868788899091929394959697"
-                                 "9899";
+static const char two_digits[] =
+    "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748"
+    "49505152535455565758596061626364656667686970717273747576777879808182838485868788899091929394959697"
+    "9899";
 
 static char *write_integer(char *at, uint64_t value) {
     char digits[20], *first = digits + sizeof digits;
@@ -81,8 +83,10 @@ static bool take(struct reader *reader, char wanted) {
     return true;
 }
 
-/* One JSON integer from 0 to `most`. A digit after a leading 0 is left for the caller, who expects something else there. */
-static int read_integer(struct reader *reader, uint64_t most, const char *missing, const char *too_large, uint64_t *value) {
+/* One JSON integer from 0 to `most`. A digit after a leading 0 is left for the caller, who expects something else
+ * there. */
+static int read_integer(struct reader *reader, uint64_t most, const char *missing, const char *too_large,
+                        uint64_t *value) {
     const char *first = reader->at;
     uint64_t sum = 0;
     for (; reader->at < reader->end; reader->at++) {
@@ -100,7 +104,8 @@ static int read_entry(struct reader *reader, tidemark_mark *mark) {
     uint64_t shard = 0, seqno = 0;
     int result;
     if (!take(reader, '"')) return corrupt(reader, reader->at, "expected '\"' and a shard id");
-    result = read_integer(reader, TIDEMARK_SHARD_MAX, "expected a shard id in plain digits", "shard id over 65535", &shard);
+    result =
+        read_integer(reader, TIDEMARK_SHARD_MAX, "expected a shard id in plain digits", "shard id over 65535", &shard);
     if (result < 0) return result;
     if (!take(reader, '"')) return corrupt(reader, reader->at, "expected '\"' after the shard id");
     skip_space(reader);
@@ -157,8 +162,7 @@ static size_t most_entries(size_t length) {
 int tidemark_checkpoint_decode(const char *bytes, size_t length, tidemark_mark **marks, size_t *count,
                                tidemark_error *error) {
     struct reader reader = {bytes, bytes, bytes + length, error};
-    if (length > TIDEMARK_CHECKPOINT_MAX)
-        return corrupt(&reader, bytes + TIDEMARK_CHECKPOINT_MAX, "longer than 4 MiB");
+    if (length > TIDEMARK_CHECKPOINT_MAX) return corrupt(&reader, bytes + TIDEMARK_CHECKPOINT_MAX, "longer than 4 MiB");
     tidemark_mark *read = tidemark_malloc(most_entries(length) * sizeof *read);
     if (read == NULL) return tidemark_fail(error, TIDEMARK_ENOMEM, "no memory to read %zu checkpoint bytes", length);
     int result = read_object(&reader, read, count, NULL);

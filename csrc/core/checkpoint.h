@@ -6,8 +6,8 @@
 
 #pragma GCC visibility push(hidden)
 
-/* Reads a checkpoint text of any order. On success `*marks` is an array of `*count` marks, each shard once, in the order of the text,
- * which the caller frees with tidemark_free. ECORRUPT names the byte offset; ENOMEM. */
+/* Reads a checkpoint text of any order. On success `*marks` is an array of `*count` marks, each shard once, in the
+ * order of the text, which the caller frees with tidemark_free. ECORRUPT names the byte offset; ENOMEM. */
 int tidemark_checkpoint_decode(const char *bytes, size_t length, tidemark_mark **marks, size_t *count,
                                tidemark_error *error);
 

@@ -14,20 +14,21 @@
 #include "error.h"
 #include "notes.h"
 
-#define VERSION 1
+#define VERSION   1
 #define FILE_SIZE (TIDEMARK_BLOCK + 2 * TIDEMARK_SLOT_SIZE)
-#define PAYLOAD 64 /* where a slot's payload starts */
+#define PAYLOAD   64 /* where a slot's payload starts */
 
 static const char file_magic[8] = {'T', 'I', 'D', 'E', 'M', 'A', 'R', 'K'};
 static const char slot_magic[8] = {'T', 'M', 'C', 'K', 'P', 'T', '0', '1'};
 
-_Static_assert(PAYLOAD + TIDEMARK_CHECKPOINT_SIZE(TIDEMARK_SHARDS) + TIDEMARK_NOTES_SIZE + TIDEMARK_BLOCK <= TIDEMARK_SLOT_SIZE,
+_Static_assert(PAYLOAD + TIDEMARK_CHECKPOINT_SIZE(TIDEMARK_SHARDS) + TIDEMARK_NOTES_SIZE + TIDEMARK_BLOCK <=
+                   TIDEMARK_SLOT_SIZE,
                "the largest checkpoint fits a slot");
 
 /* ---- making ---- */
 
-void tidemark_checkpoint_seal(unsigned char *block, const unsigned char id[16], uint64_t generation, uint32_t bytes_size,
-                              uint32_t notes_size) {
+void tidemark_checkpoint_seal(unsigned char *block, const unsigned char id[16], uint64_t generation,
+                              uint32_t bytes_size, uint32_t notes_size) {
     memcpy(block, slot_magic, sizeof slot_magic);
     tidemark_put64(block + 8, generation);
     tidemark_put32(block + 16, bytes_size);
@@ -55,8 +56,8 @@ static int write_new_file(const struct tidemark_io *io, int fd) {
 }
 
 /* With the directory locked. The name appears by link, so that nobody sees a file that is not whole. */
-static int make_locked(const struct tidemark_io *io, int directory, const char *name, const char *new_name, const char *path,
-                       tidemark_error *error) {
+static int make_locked(const struct tidemark_io *io, int directory, const char *name, const char *new_name,
+                       const char *path, tidemark_error *error) {
     if (io->unlinkat(directory, new_name, 0) < 0 && errno != ENOENT)
         return tidemark_io_fail(error, path, ".new", "cannot remove what an earlier start left");
     int fd = io->openat(directory, new_name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -67,7 +68,8 @@ static int make_locked(const struct tidemark_io *io, int directory, const char *
         result = tidemark_io_fail(error, path, "", "cannot give the new file its name");
     (void)io->close(fd);
     (void)io->unlinkat(directory, new_name, 0);
-    if (result == 0 && io->fsync(directory) < 0) result = tidemark_io_fail(error, path, "", "cannot sync its directory");
+    if (result == 0 && io->fsync(directory) < 0)
+        result = tidemark_io_fail(error, path, "", "cannot sync its directory");
     return result;
 }
 
@@ -88,15 +90,17 @@ int tidemark_checkpoint_file_id(const struct tidemark_io *io, int fd, const char
                                 tidemark_error *error) {
     unsigned char header[64];
     if (tidemark_io_read(io, fd, header, sizeof header, 0) < 0) {
-        if (errno == ENODATA) return tidemark_fail(error, TIDEMARK_ECORRUPT, "%s: offset 0: too short to be a state file", path);
+        if (errno == ENODATA)
+            return tidemark_fail(error, TIDEMARK_ECORRUPT, "%s: offset 0: too short to be a state file", path);
         return tidemark_io_fail(error, path, "", "cannot read its header");
     }
     if (memcmp(header, file_magic, sizeof file_magic) != 0)
         return tidemark_fail(error, TIDEMARK_ECORRUPT, "%s: offset 0: not a state file", path);
     uint32_t version = tidemark_get32(header + 8);
     if (version > VERSION)
-        return tidemark_fail(error, TIDEMARK_EUNSUPPORTED, "%s: offset 8: state file version %" PRIu32 ", this tidemark reads up to %d",
-                             path, version, VERSION);
+        return tidemark_fail(error, TIDEMARK_EUNSUPPORTED,
+                             "%s: offset 8: state file version %" PRIu32 ", this tidemark reads up to %d", path,
+                             version, VERSION);
     if (version == 0 || tidemark_get32(header + 60) != tidemark_crc32c(0, header, 60))
         return tidemark_fail(error, TIDEMARK_ECORRUPT, "%s: offset 60: the header is damaged (CRC)", path);
     memcpy(id, header + 16, 16);
@@ -110,9 +114,10 @@ void tidemark_checkpoint_clear(struct tidemark_checkpoint *checkpoint) {
     checkpoint->marks = NULL;
 }
 
-/* Reads slot `number`. 0 and `*why` NULL: valid, to be cleared; 0 and a reason: not valid, nothing to clear. ENOMEM, EIO. */
-static int read_slot(const struct tidemark_io *io, int fd, const char *path, const unsigned char id[16], unsigned number,
-                     struct tidemark_checkpoint *checkpoint, const char **why, tidemark_error *error) {
+/* Reads slot `number`. 0 and `*why` NULL: valid, to be cleared; 0 and a reason: not valid, nothing to clear. ENOMEM,
+ * EIO. */
+static int read_slot(const struct tidemark_io *io, int fd, const char *path, const unsigned char id[16],
+                     unsigned number, struct tidemark_checkpoint *checkpoint, const char **why, tidemark_error *error) {
     unsigned char header[PAYLOAD];
     off_t offset = tidemark_slot_offset(number);
     memset(checkpoint, 0, sizeof *checkpoint);
@@ -126,18 +131,21 @@ static int read_slot(const struct tidemark_io *io, int fd, const char *path, con
     *why = "of another file";
     if (memcmp(header + 32, id, 16) != 0) return 0;
     *why = "lengths out of range";
-    if (bytes_size > TIDEMARK_CHECKPOINT_SIZE(TIDEMARK_SHARDS) || checkpoint->notes_size > TIDEMARK_NOTES_SIZE) return 0;
+    if (bytes_size > TIDEMARK_CHECKPOINT_SIZE(TIDEMARK_SHARDS) || checkpoint->notes_size > TIDEMARK_NOTES_SIZE)
+        return 0;
 
     size_t size = PAYLOAD + bytes_size + checkpoint->notes_size;
     checkpoint->number = number;
     checkpoint->generation = tidemark_get64(header + 8);
     checkpoint->block_size = tidemark_slot_block_size(size - PAYLOAD);
     checkpoint->block = tidemark_calloc(1, checkpoint->block_size);
-    if (checkpoint->block == NULL) return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory to read slot %u", path, number);
+    if (checkpoint->block == NULL)
+        return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory to read slot %u", path, number);
     if (tidemark_io_read(io, fd, checkpoint->block, size, offset) < 0) goto unread;
     uint32_t crc = tidemark_crc32c(0, checkpoint->block, 60);
     *why = "damaged or half written (CRC)";
-    if (tidemark_crc32c(crc, checkpoint->block + PAYLOAD, size - PAYLOAD) != tidemark_get32(checkpoint->block + 60)) goto invalid;
+    if (tidemark_crc32c(crc, checkpoint->block + PAYLOAD, size - PAYLOAD) != tidemark_get32(checkpoint->block + 60))
+        goto invalid;
     checkpoint->notes = checkpoint->block + PAYLOAD + bytes_size;
     *why = "notes malformed";
     if (!tidemark_notes_valid(checkpoint->notes, checkpoint->notes_size)) goto invalid;
@@ -172,20 +180,22 @@ int tidemark_checkpoint_file_load(const struct tidemark_io *io, int fd, const ch
         return result;
     }
     if (why[0] != NULL && why[1] != NULL)
-        return tidemark_fail(error, TIDEMARK_ECORRUPT, "%s: no valid checkpoint: slot 0 (offset %lld) is %s, slot 1 (offset %lld) is %s",
-                             path, (long long)tidemark_slot_offset(0), why[0], (long long)tidemark_slot_offset(1), why[1]);
+        return tidemark_fail(error, TIDEMARK_ECORRUPT,
+                             "%s: no valid checkpoint: slot 0 (offset %lld) is %s, slot 1 (offset %lld) is %s", path,
+                             (long long)tidemark_slot_offset(0), why[0], (long long)tidemark_slot_offset(1), why[1]);
     unsigned newer = why[0] != NULL || (why[1] == NULL && slots[1].generation > slots[0].generation);
     *checkpoint = slots[newer];
     tidemark_checkpoint_clear(&slots[!newer]);
     return 0;
 }
 
-int tidemark_checkpoint_file_load_slot(const struct tidemark_io *io, int fd, const char *path, const unsigned char id[16],
-                                       unsigned number, struct tidemark_checkpoint *checkpoint, tidemark_error *error) {
+int tidemark_checkpoint_file_load_slot(const struct tidemark_io *io, int fd, const char *path,
+                                       const unsigned char id[16], unsigned number,
+                                       struct tidemark_checkpoint *checkpoint, tidemark_error *error) {
     const char *why;
     int result = read_slot(io, fd, path, id, number, checkpoint, &why, error);
     if (result == 0 && why != NULL)
-        return tidemark_fail(error, TIDEMARK_ECORRUPT, "%s: slot %u (offset %lld), the last checkpoint, is %s", path, number,
-                             (long long)tidemark_slot_offset(number), why);
+        return tidemark_fail(error, TIDEMARK_ECORRUPT, "%s: slot %u (offset %lld), the last checkpoint, is %s", path,
+                             number, (long long)tidemark_slot_offset(number), why);
     return result;
 }

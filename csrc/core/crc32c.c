@@ -1,9 +1,11 @@
-/* CRC32C, reflected, polynomial 0x1EDC6F41 (0x82F63B78 reflected), initial value and final exclusive-or 0xFFFFFFFF: RFC 3720, appendix B.4. */
+/* CRC32C, reflected, polynomial 0x1EDC6F41 (0x82F63B78 reflected), initial value and final exclusive-or 0xFFFFFFFF: RFC
+ * 3720, appendix B.4. */
 #include "crc32c.h"
 
 #include <string.h>
 
 /* entry i: the CRC register after the one byte i */
+/* clang-format off */
 static const uint32_t table[256] = {
     0x00000000, 0xF26B8303, 0xE13B70F7, 0x1350F3F4, 0xC79A971F, 0x35F1141C, 0x26A1E7E8, 0xD4CA64EB,
     0x8AD958CF, 0x78B2DBCC, 0x6BE22838, 0x9989AB3B, 0x4D43CFD0, 0xBF284CD3, 0xAC78BF27, 0x5E133C24,
@@ -38,6 +40,7 @@ static const uint32_t table[256] = {
     0xF36E6F75, 0x0105EC76, 0x12551F82, 0xE03E9C81, 0x34F4F86A, 0xC69F7B69, 0xD5CF889D, 0x27A40B9E,
     0x79B737BA, 0x8BDCB4B9, 0x988C474D, 0x6AE7C44E, 0xBE2DA0A5, 0x4C4623A6, 0x5F16D052, 0xAD7D5351,
 };
+/* clang-format on */
 
 uint32_t tidemark_crc32c_table(uint32_t crc, const void *bytes, size_t length) {
     const unsigned char *at = bytes;

@@ -7,7 +7,8 @@
 
 #pragma GCC visibility push(hidden)
 
-/* The CRC of bytes that follow others whose CRC is `crc`; 0 to begin. Uses the processor's instruction where there is one. */
+/* The CRC of bytes that follow others whose CRC is `crc`; 0 to begin. Uses the processor's instruction where there is
+ * one. */
 uint32_t tidemark_crc32c(uint32_t crc, const void *bytes, size_t length);
 
 /* The same by a table, for every processor. */

@@ -34,6 +34,12 @@ const char *tidemark_code_name(int code) {
     case TIDEMARK_EREPLACED: return "REPLACED";
     case TIDEMARK_EPOISONED: return "POISONED";
     case TIDEMARK_EFORKED: return "FORKED";
+    case TIDEMARK_ELOCKED: return "LOCKED";
+    case TIDEMARK_ETIMEOUT: return "TIMEOUT";
+    case TIDEMARK_EFENCED: return "FENCED";
+    case TIDEMARK_ELOST: return "LOST";
+    case TIDEMARK_EFOREIGN: return "FOREIGN";
+    case TIDEMARK_EPRUNED: return "PRUNED";
     default: return "UNKNOWN";
     }
 }

@@ -6,6 +6,6 @@
 
 /* Writes code and message to `error`, if there is one, and returns `code`, so that a caller can `return` it. */
 __attribute__((format(printf, 3, 4), visibility("hidden"))) int tidemark_fail(tidemark_error *error, int code,
-                                                                               const char *format, ...);
+                                                                              const char *format, ...);
 
 #endif

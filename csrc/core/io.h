@@ -1,6 +1,7 @@
 /*
- * The system calls of the core, as a table: everything that touches a file goes through one, and a test passes its own to fail, count or
- * kill at any of them. Each entry has the contract of the call it is named after (-1 and errno). Internal.
+ * The system calls of the core, as a table: everything that touches a file goes through one, and a test passes its own
+ * to fail, count or kill at any of them. Each entry has the contract of the call it is named after (-1 and errno).
+ * Internal.
  */
 #ifndef TIDEMARK_CORE_IO_H
 #define TIDEMARK_CORE_IO_H
@@ -29,7 +30,8 @@ struct tidemark_io {
     void *(*mmap)(void *address, size_t length, int protection, int flags, int fd, off_t offset);
     int (*munmap)(void *address, size_t length);
     int (*flock)(int fd, int operation);
-    /* An open file description lock on one byte; `type` is F_RDLCK, F_WRLCK or F_UNLCK. Without `wait`, EAGAIN where another holds it. */
+    /* An open file description lock on one byte; `type` is F_RDLCK, F_WRLCK or F_UNLCK. Without `wait`, EAGAIN where
+     * another holds it. */
     int (*lock)(int fd, short type, off_t byte, bool wait);
     /* The 16 bytes of this boot's id; of a new file's id. */
     int (*boot_id)(unsigned char id[16]);
@@ -39,7 +41,8 @@ struct tidemark_io {
 /* The operating system's own. */
 extern const struct tidemark_io tidemark_io_system;
 
-/* pread and pwrite of the whole length, through short counts and EINTR: 0, or -1 and errno. A file that ends early is an ENODATA. */
+/* pread and pwrite of the whole length, through short counts and EINTR: 0, or -1 and errno. A file that ends early is
+ * an ENODATA. */
 int tidemark_io_read(const struct tidemark_io *io, int fd, void *bytes, size_t length, off_t offset);
 int tidemark_io_write(const struct tidemark_io *io, int fd, const void *bytes, size_t length, off_t offset);
 

@@ -25,8 +25,9 @@ static int map(const struct tidemark_io *io, int fd, const char *path, bool read
     return 0;
 }
 
-int tidemark_live_map(const struct tidemark_io *io, int fd, const char *path, const struct tidemark_live_identity *identity,
-                      bool readonly, struct tidemark_live **result, tidemark_error *error) {
+int tidemark_live_map(const struct tidemark_io *io, int fd, const char *path,
+                      const struct tidemark_live_identity *identity, bool readonly, struct tidemark_live **result,
+                      tidemark_error *error) {
     struct stat status;
     struct tidemark_live *live = NULL;
     if (io->fstat(fd, &status) < 0) return tidemark_io_fail(error, path, ".live", "cannot read its status");
@@ -34,8 +35,9 @@ int tidemark_live_map(const struct tidemark_io *io, int fd, const char *path, co
     int mapped = map(io, fd, path, readonly, &live, error);
     if (mapped < 0) return mapped;
     if (atomic_load_explicit(&live->magic, memory_order_acquire) == magic_word() && live->version == VERSION &&
-        memcmp(live->id, identity->id, sizeof live->id) == 0 && memcmp(live->boot, identity->boot, sizeof live->boot) == 0 &&
-        live->device == (uint64_t)status.st_dev && live->inode == (uint64_t)status.st_ino) {
+        memcmp(live->id, identity->id, sizeof live->id) == 0 &&
+        memcmp(live->boot, identity->boot, sizeof live->boot) == 0 && live->device == (uint64_t)status.st_dev &&
+        live->inode == (uint64_t)status.st_ino) {
         *result = live;
         return 0;
     }
@@ -49,8 +51,9 @@ static off_t unit_size(void) {
     return page > 4096 && page <= 65536 ? page : 4096;
 }
 
-int tidemark_live_make(const struct tidemark_io *io, int fd, const char *path, const struct tidemark_live_identity *identity,
-                       struct tidemark_live **result, tidemark_error *error) {
+int tidemark_live_make(const struct tidemark_io *io, int fd, const char *path,
+                       const struct tidemark_live_identity *identity, struct tidemark_live **result,
+                       tidemark_error *error) {
     struct stat status;
     struct tidemark_live *live = NULL;
     off_t unit = unit_size(), used = offsetof(struct tidemark_live, present) + sizeof live->present;
@@ -72,7 +75,8 @@ int tidemark_live_make(const struct tidemark_io *io, int fd, const char *path, c
 int tidemark_live_add(const struct tidemark_io *io, int fd, const char *path, struct tidemark_live *live,
                       const uint64_t wanted[TIDEMARK_SHARDS / 64], tidemark_error *error) {
     off_t unit = unit_size();
-    unsigned words = (unsigned)(unit / (64 * (off_t)sizeof(struct tidemark_slot))); /* of the presence map, for one unit */
+    unsigned words =
+        (unsigned)(unit / (64 * (off_t)sizeof(struct tidemark_slot))); /* of the presence map, for one unit */
     for (unsigned first = 0; first < TIDEMARK_SHARDS / 64; first += words) {
         uint64_t have = 0, want = 0;
         for (unsigned word = first; word < first + words; word++) {

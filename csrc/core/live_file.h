@@ -1,4 +1,5 @@
-/* PATH.live, the shared mapping of the marks: docs/formats.md. Knows the bytes; who may map, make or change it is state_file.c's. Internal. */
+/* PATH.live, the shared mapping of the marks: docs/formats.md. Knows the bytes; who may map, make or change it is
+ * state_file.c's. Internal. */
 #ifndef TIDEMARK_CORE_LIVE_FILE_H
 #define TIDEMARK_CORE_LIVE_FILE_H
 
@@ -10,11 +11,11 @@
 struct tidemark_live {
     _Atomic(uint64_t) magic; /* written last */
     uint32_t version, unused0;
-    unsigned char id[16];   /* of PATH */
+    unsigned char id[16]; /* of PATH */
     unsigned char boot[16];
     uint64_t device, inode; /* its own */
-    /* The last durable checkpoint. `saved_slot` is written before `saved_generation`: a saver that is killed between the two leaves a
-     * slot number that is right and a generation that is only too low. */
+    /* The last durable checkpoint. `saved_slot` is written before `saved_generation`: a saver that is killed between
+     * the two leaves a slot number that is right and a generation that is only too low. */
     _Atomic(uint64_t) saved_generation;
     _Atomic(uint64_t) saving_generation; /* set before a slot is written: >= every generation in PATH */
     _Atomic(uint32_t) saved_slot;
@@ -43,15 +44,17 @@ struct tidemark_live_identity {
 };
 
 /* Maps `fd`, if the file is whole and has that identity: 0; 1 if it is not to be trusted (nothing is mapped). EIO. */
-int tidemark_live_map(const struct tidemark_io *io, int fd, const char *path, const struct tidemark_live_identity *identity,
-                      bool readonly, struct tidemark_live **live, tidemark_error *error);
+int tidemark_live_map(const struct tidemark_io *io, int fd, const char *path,
+                      const struct tidemark_live_identity *identity, bool readonly, struct tidemark_live **live,
+                      tidemark_error *error);
 
 /* Fills the new, empty file `fd` without shards and maps it. EIO, also where the disk is full. */
-int tidemark_live_make(const struct tidemark_io *io, int fd, const char *path, const struct tidemark_live_identity *identity,
-                       struct tidemark_live **live, tidemark_error *error);
+int tidemark_live_make(const struct tidemark_io *io, int fd, const char *path,
+                       const struct tidemark_live_identity *identity, struct tidemark_live **live,
+                       tidemark_error *error);
 
-/* Adds the shards with mark 0, where they are new. Their pages are written first, so that a full disk is an EIO here, which
- * adds none, and not a SIGBUS later. One thread of one process at a time. */
+/* Adds the shards with mark 0, where they are new. Their pages are written first, so that a full disk is an EIO here,
+ * which adds none, and not a SIGBUS later. One thread of one process at a time. */
 int tidemark_live_add(const struct tidemark_io *io, int fd, const char *path, struct tidemark_live *live,
                       const uint64_t wanted[TIDEMARK_SHARDS / 64], tidemark_error *error);
 

@@ -1,4 +1,5 @@
-/* Notes: a count, an index in ascending order of shard, the bytes. The index has entries of one size, so a note is found by bisection. */
+/* Notes: a count, an index in ascending order of shard, the bytes. The index has entries of one size, so a note is
+ * found by bisection. */
 #include "notes.h"
 
 #include <stdlib.h>
@@ -14,7 +15,8 @@ static uint32_t count_of(const unsigned char *notes, size_t size) {
 }
 
 static tidemark_note entry_at(const unsigned char *notes, uint32_t position) {
-    const unsigned char *entry = notes + 4 + (size_t)position * ENTRY, *bytes = notes + 4 + (size_t)tidemark_get32(notes) * ENTRY;
+    const unsigned char *entry = notes + 4 + (size_t)position * ENTRY,
+                        *bytes = notes + 4 + (size_t)tidemark_get32(notes) * ENTRY;
     return (tidemark_note){tidemark_get16(entry), tidemark_get16(entry + 2), bytes + tidemark_get32(entry + 4)};
 }
 

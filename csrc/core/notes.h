@@ -17,8 +17,8 @@ bool tidemark_notes_valid(const unsigned char *notes, size_t size);
 /* The length of the note of a shard, whose start is put into `*bytes`, or -1. */
 int tidemark_notes_find(const unsigned char *notes, size_t size, uint32_t shard, const unsigned char **bytes);
 
-/* `old` with `count` notes put in; where a shard comes more than once the last one counts. Allocates `*merged` of `*merged_size` bytes (NULL and 0
- * for no notes), to be freed with tidemark_free. Whether there was memory. */
+/* `old` with `count` notes put in; where a shard comes more than once the last one counts. Allocates `*merged` of
+ * `*merged_size` bytes (NULL and 0 for no notes), to be freed with tidemark_free. Whether there was memory. */
 bool tidemark_notes_merge(const unsigned char *old, size_t old_size, const tidemark_note *notes, size_t count,
                           unsigned char **merged, size_t *merged_size);
 

@@ -1,8 +1,8 @@
 /*
  * ReplicationState in memory: making, counting references, reading and advancing marks. Layout and invariants: state.h.
  *
- * References: an increment needs no order, for who makes one holds one. A decrement releases, and the last one acquires before it
- * frees, so that every use by another thread comes before the free.
+ * References: an increment needs no order, for who makes one holds one. A decrement releases, and the last one acquires
+ * before it frees, so that every use by another thread comes before the free.
  */
 #include "state.h"
 

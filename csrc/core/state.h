@@ -8,9 +8,10 @@
  *     | 0 | - | 1 | ...                        | shard 0  | shard 2  | ...   64 bytes each
  *     +---+---+---+---+---+                    +----------+----------+
  *
- * An entry of an untracked shard is 0, so it leads to a slot of another shard: no value is lost to a sentinel, and 65,536 shards
- * fit 16-bit entries. File-backed: `slots` and `present` lie in the mapping of PATH.live, slots[shard] belongs to the shard, and it may be
- * touched only if the shard's presence bit is set (its page may not exist otherwise).
+ * An entry of an untracked shard is 0, so it leads to a slot of another shard: no value is lost to a sentinel, and
+ * 65,536 shards fit 16-bit entries. File-backed: `slots` and `present` lie in the mapping of PATH.live, slots[shard]
+ * belongs to the shard, and it may be touched only if the shard's presence bit is set (its page may not exist
+ * otherwise).
  */
 #ifndef TIDEMARK_CORE_STATE_H
 #define TIDEMARK_CORE_STATE_H
@@ -26,7 +27,8 @@
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && sizeof(_Atomic(int64_t)) == 8, "marks need lock-free 64-bit atomics");
 
-/* One cache line, so that advances of neighbouring shards do not slow each other. In the live file as well: docs/formats.md. */
+/* One cache line, so that advances of neighbouring shards do not slow each other. In the live file as well:
+ * docs/formats.md. */
 struct tidemark_slot {
     _Atomic(int64_t) mark;    /* never decreases */
     _Atomic(uint32_t) waiter; /* reserved for waiting: 1 if somebody may sleep on this mark */
@@ -39,19 +41,20 @@ struct tidemark_file;
 
 struct tidemark_state {
     struct tidemark_slot *slots;
-    const uint16_t *index;       /* in memory; index_size entries */
-    _Atomic(uint64_t) *present;  /* file-backed: one bit for each of TIDEMARK_SHARDS; NULL in memory */
-    struct tidemark_file *file;  /* the files behind it, or NULL */
-    uint32_t index_size;         /* highest id + 1; 0 if file-backed or empty */
-    uint32_t count;              /* in memory: how many slots */
+    const uint16_t *index;      /* in memory; index_size entries */
+    _Atomic(uint64_t) *present; /* file-backed: one bit for each of TIDEMARK_SHARDS; NULL in memory */
+    struct tidemark_file *file; /* the files behind it, or NULL */
+    uint32_t index_size;        /* highest id + 1; 0 if file-backed or empty */
+    uint32_t count;             /* in memory: how many slots */
     bool readonly;
-    void *block;                 /* what to free */
-    size_t block_size;           /* bytes */
+    void *block;                                    /* what to free */
+    size_t block_size;                              /* bytes */
     void (*close_file)(struct tidemark_file *file); /* set together with `file`; state.c knows no files */
     _Alignas(64) _Atomic(size_t) references;        /* on a line of its own: retain and release do not slow reads */
 };
 
-/* A zeroed state without slots, one reference, or NULL. `room` bytes after it in the same block, at state + 1, aligned to 64. */
+/* A zeroed state without slots, one reference, or NULL. `room` bytes after it in the same block, at state + 1, aligned
+ * to 64. */
 struct tidemark_state *tidemark_state_allocate(size_t room);
 
 /* The slot of a tracked shard, or NULL. */
@@ -71,7 +74,8 @@ static inline int64_t tidemark_slot_read(struct tidemark_slot *slot) {
     return atomic_load_explicit(&slot->mark, memory_order_acquire);
 }
 
-/* Moves the mark up to seqno >= 0; whether it moved. A failed exchange acquires too, so a stale advance has read the mark. */
+/* Moves the mark up to seqno >= 0; whether it moved. A failed exchange acquires too, so a stale advance has read the
+ * mark. */
 static inline bool tidemark_slot_advance(struct tidemark_slot *slot, int64_t seqno) {
     int64_t mark = atomic_load_explicit(&slot->mark, memory_order_acquire);
     while (mark < seqno) {

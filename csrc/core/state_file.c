@@ -1,14 +1,16 @@
 /*
- * States backed by files: who may do what, and when. The bytes are checkpoint_file.c's (PATH) and live_file.c's (PATH.live).
+ * States backed by files: who may do what, and when. The bytes are checkpoint_file.c's (PATH) and live_file.c's
+ * (PATH.live).
  *
  * Invariants:
- *  - The slot that live->saved_slot names has been synced with its present bytes (unless live->unsynced is set: then it was loaded, and the first
- *    save syncs it). A save writes the other slot and only afterwards, when that is synced, says so in the live header.
- *    So between any two system calls one slot holds the last acknowledged checkpoint, whatever becomes of the other.
- *  - live->saving_generation is set before a slot of that generation is written. So PATH's generation is one of the two in the live header, or
- *    PATH is not the file that the live file belongs to.
- *  - Marks in the live file are only ever advanced, by those who have applied. So they are never ahead of what is applied; and they are at
- *    least the last checkpoint's.
+ *  - The slot that live->saved_slot names has been synced with its present bytes (unless live->unsynced is set: then it
+ * was loaded, and the first save syncs it). A save writes the other slot and only afterwards, when that is synced, says
+ * so in the live header. So between any two system calls one slot holds the last acknowledged checkpoint, whatever
+ * becomes of the other.
+ *  - live->saving_generation is set before a slot of that generation is written. So PATH's generation is one of the two
+ * in the live header, or PATH is not the file that the live file belongs to.
+ *  - Marks in the live file are only ever advanced, by those who have applied. So they are never ahead of what is
+ * applied; and they are at least the last checkpoint's.
  *  - Attaching and adding shards happen under the change lock, reading and writing slots under the save lock.
  */
 #define _XOPEN_SOURCE 700 /* pthread, O_NOFOLLOW, O_DIRECTORY */
@@ -31,7 +33,7 @@
 /* Locks: docs/formats.md. */
 #define LOCK_ATTACH ((off_t)1 << 62)
 #define LOCK_CHANGE (LOCK_ATTACH + 1)
-#define LOCK_SAVE (LOCK_ATTACH + 2)
+#define LOCK_SAVE   (LOCK_ATTACH + 2)
 
 struct tidemark_file {
     const struct tidemark_io *io;
@@ -40,11 +42,11 @@ struct tidemark_file {
     unsigned char id[16];
     pid_t process; /* who opened it: locks belong to descriptors, which a forked child shares */
     bool readonly;
-    pthread_mutex_t mutex;    /* savers and readers of notes among the threads of this process; guards what follows */
-    unsigned char *notes;     /* of the checkpoint of notes_generation */
+    pthread_mutex_t mutex; /* savers and readers of notes among the threads of this process; guards what follows */
+    unsigned char *notes;  /* of the checkpoint of notes_generation */
     size_t notes_size;
-    uint64_t notes_generation; /* 0: not read yet */
-    const char *path;          /* for messages */
+    uint64_t notes_generation;               /* 0: not read yet */
+    const char *path;                        /* for messages */
     const char *name, *live_name, *new_name; /* in `directory` */
     char names[];
 };
@@ -78,7 +80,8 @@ static int new_file(const struct tidemark_io *io, const char *path, bool readonl
     size_t length = strlen(path) + 1, name_length = strlen(name);
     if (name_length == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return tidemark_fail(error, TIDEMARK_EINVAL, "%s: the path of a state must end in a file name", path);
-    struct tidemark_file *file = tidemark_calloc(1, sizeof *file + length + name_length + sizeof ".live" + name_length + sizeof ".new");
+    struct tidemark_file *file =
+        tidemark_calloc(1, sizeof *file + length + name_length + sizeof ".live" + name_length + sizeof ".new");
     if (file == NULL) return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory", path);
     file->io = io;
     file->fd = file->live_fd = file->directory = -1;
@@ -111,20 +114,26 @@ static int new_file(const struct tidemark_io *io, const char *path, bool readonl
     return 0;
 }
 
-/* Opens `name`, which must be a plain file of our own; "" or ".live" is the suffix for messages. ENOT_FOUND, EDENIED, EIO. */
-static int open_plain(const struct tidemark_file *file, const char *name, const char *suffix, int *result, tidemark_error *error) {
+/* Opens `name`, which must be a plain file of our own; "" or ".live" is the suffix for messages. ENOT_FOUND, EDENIED,
+ * EIO. */
+static int open_plain(const struct tidemark_file *file, const char *name, const char *suffix, int *result,
+                      tidemark_error *error) {
     struct stat status;
-    int fd = file->io->openat(file->directory, name, (file->readonly ? O_RDONLY : O_RDWR) | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0);
-    if (fd < 0 && errno == ENOENT) return tidemark_fail(error, TIDEMARK_ENOT_FOUND, "%s%s: no such file", file->path, suffix);
+    int fd = file->io->openat(file->directory, name,
+                              (file->readonly ? O_RDONLY : O_RDWR) | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0);
+    if (fd < 0 && errno == ENOENT)
+        return tidemark_fail(error, TIDEMARK_ENOT_FOUND, "%s%s: no such file", file->path, suffix);
     if (fd < 0 && errno == ELOOP)
-        return tidemark_fail(error, TIDEMARK_EDENIED, "%s%s: is a symbolic link; name the file itself", file->path, suffix);
+        return tidemark_fail(error, TIDEMARK_EDENIED, "%s%s: is a symbolic link; name the file itself", file->path,
+                             suffix);
     if (fd < 0) return tidemark_io_fail(error, file->path, suffix, "cannot open it");
     int code = 0;
     if (file->io->fstat(fd, &status) < 0) code = tidemark_io_fail(error, file->path, suffix, "cannot read its status");
-    else if (!S_ISREG(status.st_mode)) code = tidemark_fail(error, TIDEMARK_EDENIED, "%s%s: is not a plain file", file->path, suffix);
+    else if (!S_ISREG(status.st_mode))
+        code = tidemark_fail(error, TIDEMARK_EDENIED, "%s%s: is not a plain file", file->path, suffix);
     else if (status.st_uid != geteuid())
-        code = tidemark_fail(error, TIDEMARK_EDENIED, "%s%s: belongs to user %lu, not to %lu who opens it", file->path, suffix,
-                             (unsigned long)status.st_uid, (unsigned long)geteuid());
+        code = tidemark_fail(error, TIDEMARK_EDENIED, "%s%s: belongs to user %lu, not to %lu who opens it", file->path,
+                             suffix, (unsigned long)status.st_uid, (unsigned long)geteuid());
     if (code == 0) *result = fd;
     else (void)file->io->close(fd);
     return code;
@@ -144,7 +153,8 @@ static int open_and_lock(struct tidemark_file *file, bool create, tidemark_error
     for (;;) {
         int result = open_plain(file, file->name, "", &file->fd, error);
         if (result == TIDEMARK_ENOT_FOUND && create) {
-            result = tidemark_checkpoint_file_make(file->io, file->directory, file->name, file->new_name, file->path, error);
+            result =
+                tidemark_checkpoint_file_make(file->io, file->directory, file->name, file->new_name, file->path, error);
             if (result < 0) return result;
             continue;
         }
@@ -167,8 +177,9 @@ static int lock_attach(const struct tidemark_file *file, int fd, tidemark_error 
     return fail_io(file, "cannot lock it", error);
 }
 
-/* Whether this process is the only one attached: 1, 0. Both files must give the same answer, else somebody holds files that are
- * no longer the ones on disk: EBUSY. Who detaches closes one file after the other, so a difference gets a moment to pass. */
+/* Whether this process is the only one attached: 1, 0. Both files must give the same answer, else somebody holds files
+ * that are no longer the ones on disk: EBUSY. Who detaches closes one file after the other, so a difference gets a
+ * moment to pass. */
 static int attach_locks(const struct tidemark_file *file, tidemark_error *error) {
     static const struct timespec pause = {0, 1000000};
     for (int attempt = 0; attempt < 100; attempt++) {
@@ -178,10 +189,11 @@ static int attach_locks(const struct tidemark_file *file, tidemark_error *error)
         if (alone == live_alone && (file->live_fd >= 0 || alone)) return alone;
         (void)nanosleep(&pause, NULL);
     }
-    return tidemark_fail(error, TIDEMARK_EBUSY,
-                         "%s: another process holds this state open, but not with the files that are here now (one was deleted or "
-                         "replaced): end that process first",
-                         file->path);
+    return tidemark_fail(
+        error, TIDEMARK_EBUSY,
+        "%s: another process holds this state open, but not with the files that are here now (one was deleted or "
+        "replaced): end that process first",
+        file->path);
 }
 
 /* Opens the live file and decides whether to trust it. 0: mapped; 1: there is none to trust. */
@@ -198,20 +210,24 @@ static int open_live(struct tidemark_file *file, const struct tidemark_checkpoin
     return 1;
 }
 
-/* A new live file in place of one that cannot be trusted. A new inode: who still reads the old one keeps seeing what was there. */
-static int remake_live(struct tidemark_file *file, const struct tidemark_live_identity *identity, tidemark_error *error) {
+/* A new live file in place of one that cannot be trusted. A new inode: who still reads the old one keeps seeing what
+ * was there. */
+static int remake_live(struct tidemark_file *file, const struct tidemark_live_identity *identity,
+                       tidemark_error *error) {
     if (file->live_fd >= 0) (void)file->io->close(file->live_fd);
     file->live_fd = -1;
     if (file->io->unlinkat(file->directory, file->live_name, 0) < 0 && errno != ENOENT)
         return tidemark_io_fail(error, file->path, ".live", "cannot remove the stale one");
-    file->live_fd = file->io->openat(file->directory, file->live_name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    file->live_fd =
+        file->io->openat(file->directory, file->live_name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (file->live_fd < 0) return tidemark_io_fail(error, file->path, ".live", "cannot make it");
-    if (lock(file, file->live_fd, F_WRLCK, LOCK_ATTACH, false) < 0) return tidemark_io_fail(error, file->path, ".live", "cannot lock it");
+    if (lock(file, file->live_fd, F_WRLCK, LOCK_ATTACH, false) < 0)
+        return tidemark_io_fail(error, file->path, ".live", "cannot lock it");
     return tidemark_live_make(file->io, file->live_fd, file->path, identity, &file->live, error);
 }
 
-/* What the first one does who attaches: the marks become at least the checkpoint's, and the live header is set from it. The generation comes
- * last: until then the live file is not trusted. */
+/* What the first one does who attaches: the marks become at least the checkpoint's, and the live header is set from it.
+ * The generation comes last: until then the live file is not trusted. */
 static void begin(struct tidemark_live *live, const struct tidemark_checkpoint *checkpoint) {
     for (size_t i = 0; i < checkpoint->count; i++)
         (void)tidemark_slot_advance(&live->slots[checkpoint->marks[i].shard], checkpoint->marks[i].seqno);
@@ -220,13 +236,14 @@ static void begin(struct tidemark_live *live, const struct tidemark_checkpoint *
     atomic_store(&live->prepared[checkpoint->number], checkpoint->block_size);
     atomic_store(&live->prepared[!checkpoint->number], 0);
     atomic_store(&live->poisoned, 0);
-    if (atomic_load(&live->saving_generation) < checkpoint->generation) atomic_store(&live->saving_generation, checkpoint->generation);
+    if (atomic_load(&live->saving_generation) < checkpoint->generation)
+        atomic_store(&live->saving_generation, checkpoint->generation);
     atomic_store(&live->saved_generation, checkpoint->generation);
 }
 
 /* Adds what was asked for and, for the first one, what the checkpoint holds. */
-static int add_shards(struct tidemark_file *file, const struct tidemark_checkpoint *checkpoint, const uint32_t *shards, size_t count,
-                      tidemark_error *error) {
+static int add_shards(struct tidemark_file *file, const struct tidemark_checkpoint *checkpoint, const uint32_t *shards,
+                      size_t count, tidemark_error *error) {
     uint64_t wanted[TIDEMARK_SHARDS / 64] = {0};
     for (size_t i = 0; i < count; i++) wanted[shards[i] / 64] |= (uint64_t)1 << shards[i] % 64;
     for (size_t i = 0; checkpoint != NULL && i < checkpoint->count; i++)
@@ -252,21 +269,24 @@ static int attach_locked(struct tidemark_file *file, const uint32_t *shards, siz
     result = open_live(file, &checkpoint, &identity, error);
     if (result == 1 && alone) result = remake_live(file, &identity, error);
     else if (result == 1)
-        result = tidemark_fail(error, TIDEMARK_EBUSY, "%s: other processes are attached to a live file that does not belong to it: end them first",
-                               file->path);
+        result = tidemark_fail(
+            error, TIDEMARK_EBUSY,
+            "%s: other processes are attached to a live file that does not belong to it: end them first", file->path);
     if (result == 0) result = add_shards(file, alone ? &checkpoint : NULL, shards, count, error);
     if (result == 0 && alone) begin(file->live, &checkpoint);
     tidemark_checkpoint_clear(&checkpoint);
     return result;
 }
 
-static int attach(struct tidemark_file *file, const uint32_t *shards, size_t count, bool create, tidemark_error *error) {
+static int attach(struct tidemark_file *file, const uint32_t *shards, size_t count, bool create,
+                  tidemark_error *error) {
     int result = open_and_lock(file, create, error);
     if (result < 0) return result;
     if (lock(file, file->fd, F_WRLCK, LOCK_SAVE, true) < 0) return fail_io(file, "cannot lock it", error);
     result = attach_locked(file, shards, count, error);
     if (result < 0) return result;
-    if (lock(file, file->fd, F_RDLCK, LOCK_ATTACH, false) < 0 || lock(file, file->live_fd, F_RDLCK, LOCK_ATTACH, false) < 0 ||
+    if (lock(file, file->fd, F_RDLCK, LOCK_ATTACH, false) < 0 ||
+        lock(file, file->live_fd, F_RDLCK, LOCK_ATTACH, false) < 0 ||
         lock(file, file->fd, F_UNLCK, LOCK_SAVE, false) < 0 || lock(file, file->fd, F_UNLCK, LOCK_CHANGE, false) < 0)
         return fail_io(file, "cannot lock it", error);
     return 0;
@@ -291,7 +311,8 @@ static int copy_notes(struct tidemark_file *file, const struct tidemark_checkpoi
 }
 
 /* Puts a state in memory with the marks of the checkpoint in the place of `*state`. */
-static int state_of_checkpoint(const struct tidemark_checkpoint *checkpoint, tidemark_state **state, tidemark_error *error) {
+static int state_of_checkpoint(const struct tidemark_checkpoint *checkpoint, tidemark_state **state,
+                               tidemark_error *error) {
     tidemark_state *made;
     uint32_t *shards = tidemark_malloc(checkpoint->count * sizeof *shards + 1);
     if (shards == NULL) return tidemark_fail(error, TIDEMARK_ENOMEM, "no memory for %zu shards", checkpoint->count);
@@ -305,7 +326,8 @@ static int state_of_checkpoint(const struct tidemark_checkpoint *checkpoint, tid
     return 0;
 }
 
-/* Follows the live file if there is one to trust (then `*state` stays as it is), else makes a state of the last checkpoint. */
+/* Follows the live file if there is one to trust (then `*state` stays as it is), else makes a state of the last
+ * checkpoint. */
 static int open_readonly(struct tidemark_file *file, tidemark_state **state, tidemark_error *error) {
     struct tidemark_checkpoint checkpoint;
     struct tidemark_live_identity identity;
@@ -324,14 +346,15 @@ static int open_readonly(struct tidemark_file *file, tidemark_state **state, tid
     if (result == 1) result = state_of_checkpoint(&checkpoint, state, error);
     if (result == 0) result = copy_notes(file, &checkpoint, error);
     tidemark_checkpoint_clear(&checkpoint);
-    if (result == 0 && lock(file, file->fd, F_UNLCK, LOCK_SAVE, false) < 0) result = fail_io(file, "cannot lock it", error);
+    if (result == 0 && lock(file, file->fd, F_UNLCK, LOCK_SAVE, false) < 0)
+        result = fail_io(file, "cannot lock it", error);
     return result;
 }
 
 /* ---- open ---- */
 
-int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const uint32_t *shards, size_t count, unsigned flags,
-                           tidemark_state **result, tidemark_error *error) {
+int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const uint32_t *shards, size_t count,
+                           unsigned flags, tidemark_state **result, tidemark_error *error) {
     bool readonly = flags & TIDEMARK_OPEN_READONLY;
     struct tidemark_file *file = NULL;
     for (size_t i = 0; i < count; i++) {
@@ -378,21 +401,25 @@ static int check_saving(struct tidemark_file *file, tidemark_error *error) {
     int live_current = current == 1 ? is_current(file, file->live_name, file->live_fd, error) : current;
     if (live_current < 0) return live_current;
     if (!live_current)
-        return tidemark_fail(error, TIDEMARK_EREPLACED, "%s%s: was deleted or replaced since it was opened: close the state and open it anew",
+        return tidemark_fail(error, TIDEMARK_EREPLACED,
+                             "%s%s: was deleted or replaced since it was opened: close the state and open it anew",
                              file->path, current ? ".live" : "");
     if (atomic_load(&file->live->poisoned))
-        return tidemark_fail(error, TIDEMARK_EPOISONED, "%s: an earlier sync failed: close the state in every process and open it anew",
+        return tidemark_fail(error, TIDEMARK_EPOISONED,
+                             "%s: an earlier sync failed: close the state in every process and open it anew",
                              file->path);
     return 0;
 }
 
-/* The first save of all who are attached: what was loaded may stand in the page cache only, as may the file's name in its directory. */
+/* The first save of all who are attached: what was loaded may stand in the page cache only, as may the file's name in
+ * its directory. */
 static int settle(struct tidemark_file *file, tidemark_error *error) {
     struct tidemark_checkpoint checkpoint;
     struct tidemark_live *live = file->live;
     int result = tidemark_checkpoint_file_load(file->io, file->fd, file->path, file->id, &checkpoint, error);
     if (result < 0) return result;
-    if (tidemark_io_write(file->io, file->fd, checkpoint.block, checkpoint.block_size, tidemark_slot_offset(checkpoint.number)) < 0)
+    if (tidemark_io_write(file->io, file->fd, checkpoint.block, checkpoint.block_size,
+                          tidemark_slot_offset(checkpoint.number)) < 0)
         result = fail_io(file, "cannot write the checkpoint that was loaded", error);
     else if (file->io->fsync(file->fd) < 0 || file->io->fsync(file->directory) < 0) result = poison(file, error);
     tidemark_checkpoint_clear(&checkpoint);
@@ -407,8 +434,8 @@ static int settle(struct tidemark_file *file, tidemark_error *error) {
 static int refresh_notes(struct tidemark_file *file, tidemark_error *error) {
     struct tidemark_checkpoint checkpoint;
     if (file->live == NULL || file->notes_generation == atomic_load(&file->live->saved_generation)) return 0;
-    int result = tidemark_checkpoint_file_load_slot(file->io, file->fd, file->path, file->id, atomic_load(&file->live->saved_slot),
-                                                    &checkpoint, error);
+    int result = tidemark_checkpoint_file_load_slot(file->io, file->fd, file->path, file->id,
+                                                    atomic_load(&file->live->saved_slot), &checkpoint, error);
     if (result < 0) return result;
     result = copy_notes(file, &checkpoint, error);
     tidemark_checkpoint_clear(&checkpoint);
@@ -477,20 +504,24 @@ static int save(tidemark_state *state, const tidemark_note *notes, size_t count,
 
 static int check_process(const struct tidemark_file *file, tidemark_error *error) {
     if (file->process == getpid()) return 0;
-    return tidemark_fail(error, TIDEMARK_EFORKED, "%s: opened by process %ld, which forked this one: close the state here and open it anew",
+    return tidemark_fail(error, TIDEMARK_EFORKED,
+                         "%s: opened by process %ld, which forked this one: close the state here and open it anew",
                          file->path, (long)file->process);
 }
 
 int tidemark_state_checkpoint(tidemark_state *state, const tidemark_note *notes, size_t count, tidemark_error *error) {
     struct tidemark_file *file = state->file;
-    if (file == NULL) return tidemark_fail(error, TIDEMARK_EUNSUPPORTED, "a state in memory has no file to checkpoint to");
+    if (file == NULL)
+        return tidemark_fail(error, TIDEMARK_EUNSUPPORTED, "a state in memory has no file to checkpoint to");
     for (size_t i = 0; i < count; i++) {
         if (notes[i].length > TIDEMARK_NOTE_MAX)
-            return tidemark_fail(error, TIDEMARK_EINVAL, "shard %" PRIu32 ": a note of %" PRIu32 " bytes, at most %d fit", notes[i].shard,
+            return tidemark_fail(error, TIDEMARK_EINVAL,
+                                 "shard %" PRIu32 ": a note of %" PRIu32 " bytes, at most %d fit", notes[i].shard,
                                  notes[i].length, TIDEMARK_NOTE_MAX);
         if (tidemark_state_slot(state, notes[i].shard) == NULL) return tidemark_fail_shard(error, notes[i].shard);
     }
-    if (state->readonly) return tidemark_fail(error, TIDEMARK_EREADONLY, "%s: the state was opened to read", file->path);
+    if (state->readonly)
+        return tidemark_fail(error, TIDEMARK_EREADONLY, "%s: the state was opened to read", file->path);
     int result = check_process(file, error);
     if (result < 0) return result;
     (void)pthread_mutex_lock(&file->mutex);
@@ -507,7 +538,8 @@ int tidemark_state_checkpoint(tidemark_state *state, const tidemark_note *notes,
 int tidemark_state_note(tidemark_state *state, uint32_t shard, char note[TIDEMARK_NOTE_MAX], tidemark_error *error) {
     struct tidemark_file *file = state->file;
     const unsigned char *bytes;
-    if (file == NULL) return tidemark_fail(error, TIDEMARK_EUNSUPPORTED, "a state in memory has no checkpoint and no notes");
+    if (file == NULL)
+        return tidemark_fail(error, TIDEMARK_EUNSUPPORTED, "a state in memory has no checkpoint and no notes");
     if (shard > TIDEMARK_SHARD_MAX) return tidemark_fail_shard(error, shard);
     int result = check_process(file, error);
     if (result < 0) return result;
@@ -521,7 +553,8 @@ int tidemark_state_note(tidemark_state *state, uint32_t shard, char note[TIDEMAR
     if (result == 0) {
         result = tidemark_notes_find(file->notes, file->notes_size, shard, &bytes);
         if (result > 0) memcpy(note, bytes, (size_t)result);
-        if (result < 0) result = tidemark_fail(error, TIDEMARK_ENOT_FOUND, "%s: no note for shard %" PRIu32, file->path, shard);
+        if (result < 0)
+            result = tidemark_fail(error, TIDEMARK_ENOT_FOUND, "%s: no note for shard %" PRIu32, file->path, shard);
     }
     (void)pthread_mutex_unlock(&file->mutex);
     return result;

@@ -7,8 +7,8 @@
 #pragma GCC visibility push(hidden)
 
 /* As tidemark_state_open; `io` must outlive the state. */
-int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const uint32_t *shards, size_t count, unsigned flags,
-                           tidemark_state **state, tidemark_error *error);
+int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const uint32_t *shards, size_t count,
+                           unsigned flags, tidemark_state **state, tidemark_error *error);
 
 #pragma GCC visibility pop
 

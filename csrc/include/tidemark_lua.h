@@ -2,8 +2,8 @@
  * The bridge for hosts that embed Lua: hands one tidemark_state between C and any number of lua_States.
  *
  * Header only, so that it needs no library built for the host's own Lua. Each lua_State must have loaded the module
- * (`require "tidemark.core"`, or luaL_requiref with luaopen_tidemark_core where it is linked in) and the module must have the ABI
- * of this header; otherwise both functions raise an error that says so.
+ * (`require "tidemark.core"`, or luaL_requiref with luaopen_tidemark_core where it is linked in) and the module must
+ * have the ABI of this header; otherwise both functions raise an error that says so.
  */
 #ifndef TIDEMARK_LUA_H
 #define TIDEMARK_LUA_H

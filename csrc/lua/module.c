@@ -10,8 +10,9 @@ static const tidemark_lua_bridge bridge = {
     tidemark_replication_state_check,
 };
 
-/* lua_close unloads C modules, but other lua_States, threads and C code may hold states whose functions lie in this library. So it
- * stays loaded. Where it is linked into a program there is nothing to pin and dlopen fails, which does no harm. */
+/* lua_close unloads C modules, but other lua_States, threads and C code may hold states whose functions lie in this
+ * library. So it stays loaded. Where it is linked into a program there is nothing to pin and dlopen fails, which does
+ * no harm. */
 static void pin_library(void) {
     Dl_info info;
     if (dladdr(&bridge, &info) != 0) (void)dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);

@@ -1,9 +1,10 @@
 /*
  * The Lua class ReplicationState: argument checks and results around tidemark.h and nothing else.
  *
- * A handle is a small userdata that holds one reference to a state, or none once it is closed. A caller's mistake raises; what can
- * happen to a correct program returns nil, message, code; no memory raises, as it does everywhere in Lua. A function that
- * makes something pushes a closed handle first and then fills it, so that nothing leaks when Lua raises half-way.
+ * A handle is a small userdata that holds one reference to a state, or none once it is closed. A caller's mistake
+ * raises; what can happen to a correct program returns nil, message, code; no memory raises, as it does everywhere in
+ * Lua. A function that makes something pushes a closed handle first and then fills it, so that nothing leaks when Lua
+ * raises half-way.
  */
 #include "replication_state.h"
 
@@ -68,8 +69,8 @@ static int push_failure(lua_State *L, const tidemark_error *error) {
     return 3;
 }
 
-/* Ends a function that fills the handle on top of the stack. Lua's collector sees only the handle, so it is told of the bytes
- * behind it; otherwise dropped states would pile up between collections. */
+/* Ends a function that fills the handle on top of the stack. Lua's collector sees only the handle, so it is told of the
+ * bytes behind it; otherwise dropped states would pile up between collections. */
 static int return_new_state(lua_State *L, const struct handle *handle, int result, const tidemark_error *error) {
     if (result < 0) return push_failure(L, error);
     if (lua_gc(L, LUA_GCISRUNNING, 0)) lua_gc(L, LUA_GCSTEP, (int)(handle->state->block_size / 1024 + 1));
@@ -91,14 +92,17 @@ static int64_t check_seqno(lua_State *L, int index) {
     return seqno;
 }
 
-/* The number at `index`, part of the table that is argument `argument`, as an integer from 0 to `most`. `what` names it in messages. */
+/* The number at `index`, part of the table that is argument `argument`, as an integer from 0 to `most`. `what` names it
+ * in messages. */
 static lua_Integer check_element(lua_State *L, int argument, int index, lua_Integer most, const char *what) {
     int is_integer;
     lua_Integer value = lua_tointegerx(L, index, &is_integer);
     if (lua_type(L, index) != LUA_TNUMBER)
-        luaL_argerror(L, argument, lua_pushfstring(L, "%s must be an integer, not a %s", what, luaL_typename(L, index)));
+        luaL_argerror(L, argument,
+                      lua_pushfstring(L, "%s must be an integer, not a %s", what, luaL_typename(L, index)));
     if (!is_integer)
-        luaL_argerror(L, argument, lua_pushfstring(L, "%s has no integer representation: %f", what, lua_tonumber(L, index)));
+        luaL_argerror(L, argument,
+                      lua_pushfstring(L, "%s has no integer representation: %f", what, lua_tonumber(L, index)));
     if (value < 0 || value > most)
         luaL_argerror(L, argument, lua_pushfstring(L, "%s out of range: %I", what, (LUAI_UACINT)value));
     return value;
@@ -155,7 +159,8 @@ static int state_from_checkpoint_bytes(lua_State *L) {
     return return_new_state(L, handle, result, &error);
 }
 
-/* The flags of tidemark_state_open for the options table at `argument`. An option that does not exist raises: it is a misspelt one. */
+/* The flags of tidemark_state_open for the options table at `argument`. An option that does not exist raises: it is a
+ * misspelt one. */
 static unsigned check_open_options(lua_State *L, int argument) {
     unsigned flags = 0;
     if (lua_isnoneornil(L, argument)) return 0;
@@ -434,13 +439,8 @@ void tidemark_replication_state_class(lua_State *L) {
         {NULL, NULL},
     };
     static const luaL_Reg metamethods[] = {
-        {"__gc", state_close},
-        {"__close", state_close},
-        {"__len", state_len},
-        {"__eq", state_eq},
-        {"__tostring", state_tostring},
-        {"__pairs", state_pairs},
-        {NULL, NULL},
+        {"__gc", state_close},          {"__close", state_close}, {"__len", state_len}, {"__eq", state_eq},
+        {"__tostring", state_tostring}, {"__pairs", state_pairs}, {NULL, NULL},
     };
     static const luaL_Reg binding_metamethods[] = {{"__gc", binding_gc}, {NULL, NULL}};
 

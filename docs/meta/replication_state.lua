@@ -18,6 +18,12 @@ local ReplicationState = {}
 ---| "REPLACED"
 ---| "POISONED"
 ---| "FORKED"
+---| "LOCKED"
+---| "TIMEOUT"
+---| "FENCED"
+---| "LOST"
+---| "FOREIGN"
+---| "PRUNED"
 
 ---@class tidemark.OpenOptions
 ---@field create? boolean false: the file must be there

@@ -1,4 +1,5 @@
-/* What the C programs in this directory share: each is a list of tests, prints a line for each and exits with 1 when one failed. */
+/* What the C programs in this directory share: each is a list of tests, prints a line for each and exits with 1 when
+ * one failed. */
 #ifndef TIDEMARK_CHECK_H
 #define TIDEMARK_CHECK_H
 

@@ -1,5 +1,5 @@
---- busted's plain output with the name of each file before its dots, and a last line for machines. It also ends the run: busted's own exit status
---- is the number of failures, which 256 of them would turn into success.
+--- busted's plain output with the name of each file before its dots, and a last line for machines. It also ends the
+--- run: busted's own exit status is the number of failures, which 256 of them would turn into success.
 
 local plain = require "busted.outputHandlers.plainTerminal"
 
