@@ -40,6 +40,7 @@ const char *tidemark_code_name(int code) {
     case TIDEMARK_ELOST: return "LOST";
     case TIDEMARK_EFOREIGN: return "FOREIGN";
     case TIDEMARK_EPRUNED: return "PRUNED";
+    case TIDEMARK_EEND: return "END";
     default: return "UNKNOWN";
     }
 }

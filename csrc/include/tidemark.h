@@ -66,7 +66,8 @@ enum {
     TIDEMARK_EFENCED = -16,       /* an epoch that is not above the last one */
     TIDEMARK_ELOST = -17,         /* the log ends before what had been durable */
     TIDEMARK_EFOREIGN = -18,      /* a segment or batch of another log or shard */
-    TIDEMARK_EPRUNED = -19        /* the records asked for were pruned */
+    TIDEMARK_EPRUNED = -19,       /* the records asked for were pruned */
+    TIDEMARK_EEND = -20           /* the end of an archived log */
 };
 
 typedef struct tidemark_error {
@@ -174,6 +175,136 @@ TIDEMARK_API int tidemark_state_checkpoint(tidemark_state *state, const tidemark
  * May wait for a save. EINVAL, EUNSUPPORTED for a state in memory, EFORKED, ECORRUPT, ENOMEM, EIO. */
 TIDEMARK_API int tidemark_state_note(tidemark_state *state, uint32_t shard, char note[TIDEMARK_NOTE_MAX],
                                      tidemark_error *error);
+
+/* ---- batches: docs/formats.md ---- */
+
+#define TIDEMARK_BATCH_HEADER 64       /* bytes */
+#define TIDEMARK_BATCH_MAX    67108864 /* bytes, header included */
+#define TIDEMARK_EPOCH_MAX    UINT32_MAX
+
+typedef struct tidemark_record {
+    const void *bytes; /* any; the caller's, or in the batch */
+    size_t length;
+} tidemark_record;
+
+/* What the header of a batch says. */
+typedef struct tidemark_batch {
+    uint32_t shard;
+    uint32_t count;        /* records, at least 1 */
+    uint32_t epoch;        /* of the records, at least 1 */
+    uint32_t prev_epoch;   /* of the record before the first one; 0 before record 1 */
+    int64_t first_seqno;   /* at least 1; the last one is first_seqno + count - 1 */
+    int64_t durable_seqno; /* the head of the shard when the batch was written; less than first_seqno */
+    uint64_t timestamp;    /* milliseconds since 1970 */
+    uint64_t log_id;       /* not 0 */
+    size_t size;           /* bytes of the whole batch, header included */
+} tidemark_batch;
+
+/* How many bytes a batch of these records has. EINVAL where it would have more than TIDEMARK_BATCH_MAX or no record. */
+TIDEMARK_API int64_t tidemark_batch_size(const tidemark_record *records, size_t count);
+
+/* Writes a batch of `batch->count` records, which must be as many bytes as tidemark_batch_size says, and sets
+ * batch->size. EINVAL, and nothing is written, for a field out of its range. */
+TIDEMARK_API int tidemark_batch_encode(tidemark_batch *batch, const tidemark_record *records, void *bytes,
+                                       tidemark_error *error);
+
+/* Reads the header at `bytes`, of which there are `size`, 64 or more; the payload need not be there. ECORRUPT,
+ * EUNSUPPORTED. */
+TIDEMARK_API int tidemark_batch_decode_header(const void *bytes, size_t size, tidemark_batch *batch,
+                                              tidemark_error *error);
+
+/* Reads and checks a whole batch of exactly `size` bytes. ECORRUPT, EUNSUPPORTED. */
+TIDEMARK_API int tidemark_batch_decode(const void *bytes, size_t size, tidemark_batch *batch, tidemark_error *error);
+
+/* Record `position`, 0..count-1, of a batch that tidemark_batch_decode has found whole. */
+TIDEMARK_API tidemark_record tidemark_batch_record(const void *bytes, const tidemark_batch *batch, uint32_t position);
+
+/* ---- the log: a directory of segments and heads, docs/formats.md ---- */
+
+/* A writer. One thread at a time. */
+typedef struct tidemark_wal tidemark_wal;
+
+typedef struct tidemark_wal_options {
+    const uint32_t *shards; /* to be there, besides those that the log has; may be NULL */
+    size_t shard_count;
+    uint32_t epoch;         /* 0: the last one + 1 */
+    uint64_t segment_bytes; /* a segment is closed when the next batch would make it longer; 0: 64 MiB */
+    int unsynced;           /* not 0: appends are durable only after tidemark_wal_sync */
+} tidemark_wal_options;
+
+/* Opens the log in `directory` for writing, making it if need be, and begins a new epoch. Recovers what an earlier
+ * writer left: a torn tail is cut, whole batches above the heads are made durable; tidemark_wal_recovery tells.
+ * `options` may be NULL. ELOCKED where another writer has it; EFENCED for an epoch not above the last one; ELOST,
+ * ECORRUPT, EFOREIGN where the log is not what was durable, then nothing is cut; EINVAL where there would be no shard;
+ * further what tidemark_state_open gives for `heads`. */
+TIDEMARK_API int tidemark_wal_open(const char *directory, const tidemark_wal_options *options, tidemark_wal **wal,
+                                   tidemark_error *error);
+
+/* Writes one batch of `count` records, at least 1, and makes it durable unless options.unsynced. Gives the seqnos of
+ * its first and last record; either pointer may be NULL. EINVAL, EUNKNOWN_SHARD, ENOMEM, EPOISONED, EIO. After an EIO
+ * from a sync the records may be there after the next opening or not, and the writer is poisoned; after any other error
+ * they are not there. */
+TIDEMARK_API int tidemark_wal_append(tidemark_wal *wal, uint32_t shard, const tidemark_record *records, size_t count,
+                                     int64_t *first_seqno, int64_t *last_seqno, tidemark_error *error);
+
+/* Makes all that was appended durable and visible to readers. EPOISONED, EIO. */
+TIDEMARK_API int tidemark_wal_sync(tidemark_wal *wal, tidemark_error *error);
+
+/* Syncs, cuts the segments to size, checkpoints the heads and frees the writer, also where one of these fails:
+ * EPOISONED, EIO. What was durable before the call stays so in any case. */
+TIDEMARK_API int tidemark_wal_close(tidemark_wal *wal, tidemark_error *error);
+
+/* The heads: per shard the last durable seqno. The writer's; retain it to keep it longer. Never advance it. */
+TIDEMARK_API tidemark_state *tidemark_wal_heads(const tidemark_wal *wal);
+
+TIDEMARK_API uint32_t tidemark_wal_epoch(const tidemark_wal *wal);
+TIDEMARK_API uint64_t tidemark_wal_log_id(const tidemark_wal *wal);
+
+/* What recovery did, a sentence for each change (shard, file, offset, bytes), or NULL when `position` is past the last
+ * one. */
+TIDEMARK_API const char *tidemark_wal_recovery(const tidemark_wal *wal, size_t position);
+
+/* Removes the segments of `shard` whose records are all <= `upto`, oldest first, but never one that holds the head. How
+ * many were removed. Needs no writer. EINVAL, ENOT_FOUND, EUNKNOWN_SHARD, EIO. */
+TIDEMARK_API int tidemark_wal_prune(const char *directory, uint32_t shard, int64_t upto, tidemark_error *error);
+
+typedef struct tidemark_wal_report {
+    uint64_t shards, segments, batches, records;
+    uint64_t bytes;   /* of all batches, headers included */
+    uint64_t unknown; /* bytes behind the last durable batch of a shard, which a writer may be writing or have left */
+} tidemark_wal_report;
+
+/* Reads every batch up to the heads and checks all that can be checked. ECORRUPT, EFOREIGN, ELOST with file and offset
+ * of the first problem, also ENOT_FOUND, ENOMEM, EIO; `report` then says how far it came. A log without `heads` is read
+ * to its last whole batch. */
+TIDEMARK_API int tidemark_wal_verify(const char *directory, tidemark_wal_report *report, tidemark_error *error);
+
+/* ---- reading the log ---- */
+
+/* A reader of one shard, in any process. One thread at a time. Holds no batch and two or three descriptors. */
+typedef struct tidemark_wal_reader tidemark_wal_reader;
+
+#define TIDEMARK_READ_ARCHIVE 1u /* the log has no `heads`: read to the last whole batch, then EEND */
+
+/* Reads the batches of `shard` from the one on that holds `after_seqno` + 1. ENOT_FOUND, EUNKNOWN_SHARD, EINVAL,
+ * EPRUNED, ENOMEM, EIO, and what tidemark_state_open gives for `heads`. */
+TIDEMARK_API int tidemark_wal_reader_open(const char *directory, uint32_t shard, int64_t after_seqno, unsigned flags,
+                                          tidemark_wal_reader **reader, tidemark_error *error);
+
+/* Waits until the next batch is durable, for `timeout` seconds at most (0: does not wait; negative: for ever), and
+ * gives its header. Blocks the OS thread. ETIMEOUT; EEND in an archive; EPRUNED; ECORRUPT, EFOREIGN with file and
+ * offset; EINTR does not end it. */
+TIDEMARK_API int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidemark_batch *batch,
+                                          tidemark_error *error);
+
+/* Reads the batch whose header tidemark_wal_reader_wait has just given to `bytes`, batch->size of them, checks it whole
+ * and moves on. ECORRUPT, EIO; then the reader stays where it is. */
+TIDEMARK_API int tidemark_wal_reader_read(tidemark_wal_reader *reader, void *bytes, tidemark_error *error);
+
+/* The last durable seqno of the shard, also above what was read; EEND in an archive. */
+TIDEMARK_API int64_t tidemark_wal_reader_head(tidemark_wal_reader *reader);
+
+TIDEMARK_API void tidemark_wal_reader_close(tidemark_wal_reader *reader);
 
 #ifdef __cplusplus
 }
