@@ -2,6 +2,7 @@
 #define _GNU_SOURCE /* F_OFD_SETLK, flock */
 #include "io.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -19,6 +20,27 @@ static int system_openat(int directory, const char *name, int flags, mode_t mode
 static int system_lock(int fd, short type, off_t byte, bool wait) {
     struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
     return fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &lock);
+}
+
+static int system_list(int directory, int (*entry)(void *context, const char *name), void *context) {
+    int result = 0;
+    int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* a position of its own */
+    DIR *stream = fd >= 0 ? fdopendir(fd) : NULL;
+    if (stream == NULL) {
+        if (fd >= 0) (void)close(fd);
+        return -1;
+    }
+    while (result == 0) {
+        errno = 0;
+        const struct dirent *found = readdir(stream);
+        if (found == NULL) break;
+        result = entry(context, found->d_name);
+    }
+    if (result == 0 && errno != 0) result = -1;
+    int reason = errno;
+    (void)closedir(stream);
+    errno = reason;
+    return result;
 }
 
 /* "a7152df2-9c92-4541-93c8-1892ec2b68fa": 32 hexadecimal digits are the 16 bytes. */
@@ -56,12 +78,14 @@ const struct tidemark_io tidemark_io_system = {
     .ftruncate = ftruncate,
     .fsync = fsync,
     .fdatasync = fdatasync,
+    .mkdirat = mkdirat,
     .linkat = linkat,
     .unlinkat = unlinkat,
     .mmap = mmap,
     .munmap = munmap,
     .flock = flock,
     .lock = system_lock,
+    .list = system_list,
     .boot_id = system_boot_id,
     .random_id = system_random_id,
 };

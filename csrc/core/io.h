@@ -25,6 +25,7 @@ struct tidemark_io {
     int (*ftruncate)(int fd, off_t length);
     int (*fsync)(int fd);
     int (*fdatasync)(int fd);
+    int (*mkdirat)(int directory, const char *name, mode_t mode);
     int (*linkat)(int old_directory, const char *old_name, int directory, const char *name, int flags);
     int (*unlinkat)(int directory, const char *name, int flags);
     void *(*mmap)(void *address, size_t length, int protection, int flags, int fd, off_t offset);
@@ -33,6 +34,9 @@ struct tidemark_io {
     /* An open file description lock on one byte; `type` is F_RDLCK, F_WRLCK or F_UNLCK. Without `wait`, EAGAIN where
      * another holds it. */
     int (*lock)(int fd, short type, off_t byte, bool wait);
+    /* Calls `entry` with each name in the directory, in any order, until it returns other than 0: that value, or 0, or
+     * -1 and errno. */
+    int (*list)(int directory, int (*entry)(void *context, const char *name), void *context);
     /* The 16 bytes of this boot's id; of a new file's id. */
     int (*boot_id)(unsigned char id[16]);
     int (*random_id)(unsigned char id[16]);

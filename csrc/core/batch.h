@@ -1,0 +1,23 @@
+/* Batches: docs/formats.md, "Batch". What the log needs beside tidemark.h. Internal. */
+#ifndef TIDEMARK_CORE_BATCH_H
+#define TIDEMARK_CORE_BATCH_H
+
+#include <stdbool.h>
+
+#include "tidemark.h"
+
+#pragma GCC visibility push(hidden)
+
+static inline int64_t tidemark_batch_last_seqno(const tidemark_batch *batch) {
+    return batch->first_seqno + batch->count - 1;
+}
+
+/* The CRC that the header at `bytes` has for its payload. */
+uint32_t tidemark_batch_payload_crc(const unsigned char *bytes);
+
+/* Checks that `count` record ends in `ends` go on from `*last` without decreasing, and moves `*last` there. */
+bool tidemark_batch_check_ends(const unsigned char *ends, size_t count, uint32_t *last);
+
+#pragma GCC visibility pop
+
+#endif

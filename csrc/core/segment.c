@@ -1,0 +1,336 @@
+/* Segments: names, cursor, scan. What may stand in one: docs/formats.md, "The log". */
+#define _XOPEN_SOURCE 700 /* O_NOFOLLOW, O_CLOEXEC */
+#include "segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "alloc.h"
+#include "batch.h"
+#include "crc32c.h"
+#include "error.h"
+
+/* ---- names ---- */
+
+void tidemark_segment_name(struct tidemark_segment segment, char name[TIDEMARK_SEGMENT_NAME]) {
+    (void)snprintf(name, TIDEMARK_SEGMENT_NAME, "%05u-%020" PRIu64 ".wal", (unsigned)(uint16_t)segment.shard,
+                   (uint64_t)segment.first_seqno);
+}
+
+/* Exactly `digits` decimal digits, or -1. */
+static int64_t parse_digits(const char *at, int digits) {
+    uint64_t value = 0;
+    for (int i = 0; i < digits; i++) {
+        if (at[i] < '0' || at[i] > '9' || value > (uint64_t)TIDEMARK_SEQNO_MAX / 10) return -1;
+        value = value * 10 + (uint64_t)(at[i] - '0');
+    }
+    return value <= (uint64_t)TIDEMARK_SEQNO_MAX ? (int64_t)value : -1;
+}
+
+static bool parse_name(const char *name, struct tidemark_segment *segment) {
+    if (strlen(name) != TIDEMARK_SEGMENT_NAME - 1 || name[5] != '-' || strcmp(name + 26, ".wal") != 0) return false;
+    int64_t shard = parse_digits(name, 5), first_seqno = parse_digits(name + 6, 20);
+    if (shard < 0 || shard > TIDEMARK_SHARD_MAX || first_seqno < 1) return false;
+    *segment = (struct tidemark_segment){(uint32_t)shard, first_seqno};
+    return true;
+}
+
+/* ---- listing ---- */
+
+struct listing {
+    int shard;
+    struct tidemark_segment *segments;
+    size_t count, capacity;
+    bool no_memory;
+};
+
+static int add_name(void *context, const char *name) {
+    struct listing *listing = context;
+    struct tidemark_segment segment;
+    if (!parse_name(name, &segment) || (listing->shard >= 0 && segment.shard != (uint32_t)listing->shard)) return 0;
+    if (listing->count == listing->capacity) {
+        size_t capacity = listing->capacity * 2;
+        struct tidemark_segment *grown = tidemark_malloc(capacity * sizeof *grown);
+        listing->no_memory = grown == NULL;
+        if (grown == NULL) return 1;
+        memcpy(grown, listing->segments, listing->count * sizeof *grown);
+        tidemark_free(listing->segments);
+        listing->segments = grown;
+        listing->capacity = capacity;
+    }
+    listing->segments[listing->count++] = segment;
+    return 0;
+}
+
+static int compare(const void *left, const void *right) {
+    const struct tidemark_segment *a = left, *b = right;
+    if (a->shard != b->shard) return a->shard < b->shard ? -1 : 1;
+    return a->first_seqno < b->first_seqno ? -1 : a->first_seqno > b->first_seqno;
+}
+
+int tidemark_segment_list(const struct tidemark_io *io, int directory, const char *path, int shard,
+                          struct tidemark_segment **segments, size_t *count, tidemark_error *error) {
+    struct listing listing = {.shard = shard, .capacity = 64};
+    listing.segments = tidemark_malloc(listing.capacity * sizeof *listing.segments);
+    int listed = listing.segments != NULL ? io->list(directory, add_name, &listing) : 0;
+    if (listing.segments == NULL || listing.no_memory || listed < 0) {
+        int code = listed < 0 ? tidemark_io_fail(error, path, "", "cannot list it")
+                              : tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory to list it", path);
+        tidemark_free(listing.segments);
+        return code;
+    }
+    qsort(listing.segments, listing.count, sizeof *listing.segments, compare);
+    *segments = listing.segments;
+    *count = listing.count;
+    return 0;
+}
+
+/* ---- cursor ---- */
+
+int tidemark_cursor_fail(const struct tidemark_cursor *cursor, tidemark_error *error, int code, const char *format,
+                         ...) {
+    char text[256];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    return tidemark_fail(error, code, "%s/%s: offset %lld: %s", cursor->path, cursor->name, (long long)cursor->offset,
+                         text);
+}
+
+int tidemark_cursor_open(struct tidemark_cursor *cursor, int64_t first_seqno, tidemark_error *error) {
+    char name[TIDEMARK_SEGMENT_NAME];
+    tidemark_segment_name((struct tidemark_segment){cursor->shard, first_seqno}, name);
+    int fd = cursor->io->openat(cursor->directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    if (fd < 0) {
+        int code = errno == ENOENT ? TIDEMARK_ENOT_FOUND : TIDEMARK_EIO;
+        return tidemark_fail(error, code, "%s/%s: cannot open it: %s", cursor->path, name, strerror(errno));
+    }
+    tidemark_cursor_close(cursor);
+    memcpy(cursor->name, name, sizeof name);
+    cursor->fd = fd;
+    cursor->offset = 0;
+    cursor->next_seqno = first_seqno;
+    return 0;
+}
+
+void tidemark_cursor_close(struct tidemark_cursor *cursor) {
+    if (cursor->fd >= 0) (void)cursor->io->close(cursor->fd);
+    cursor->fd = -1;
+}
+
+int tidemark_cursor_check(const struct tidemark_cursor *cursor, const tidemark_batch *batch, tidemark_error *error) {
+    if (cursor->log_id != 0 && batch->log_id != cursor->log_id)
+        return tidemark_cursor_fail(cursor, error, TIDEMARK_EFOREIGN,
+                                    "a batch of log %016" PRIx64 ", this one is %016" PRIx64, batch->log_id,
+                                    cursor->log_id);
+    if (batch->shard != cursor->shard)
+        return tidemark_cursor_fail(cursor, error, TIDEMARK_EFOREIGN, "a batch of shard %" PRIu32 ", not %" PRIu32,
+                                    batch->shard, cursor->shard);
+    if (batch->first_seqno != cursor->next_seqno)
+        return tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
+                                    "shard %" PRIu32 ": a batch from seqno %" PRId64 " where %" PRId64 " must come",
+                                    batch->shard, batch->first_seqno, cursor->next_seqno);
+    if (cursor->epoch != 0 && batch->prev_epoch != cursor->epoch)
+        return tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
+                                    "shard %" PRIu32 ": seqno %" PRId64 " follows epoch %" PRIu32
+                                    ", but the record before is of %" PRIu32,
+                                    batch->shard, batch->first_seqno, batch->prev_epoch, cursor->epoch);
+    return 0;
+}
+
+void tidemark_cursor_pass(struct tidemark_cursor *cursor, const tidemark_batch *batch) {
+    cursor->offset += (off_t)batch->size;
+    cursor->next_seqno = tidemark_batch_last_seqno(batch) + 1;
+    cursor->epoch = batch->epoch;
+    cursor->log_id = batch->log_id;
+}
+
+/* ---- scan ---- */
+
+#define BLOCK 262144 /* bytes; stays in the second-level cache */
+
+int tidemark_scan_begin(struct tidemark_scan *scan, tidemark_error *error) {
+    scan->block = tidemark_malloc(BLOCK);
+    scan->start = scan->end = 0;
+    if (scan->block == NULL)
+        return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory to read it", scan->cursor.path);
+    return 0;
+}
+
+void tidemark_scan_end(struct tidemark_scan *scan) {
+    tidemark_free(scan->block);
+    scan->block = NULL;
+    tidemark_cursor_close(&scan->cursor);
+}
+
+/* Stands at `offset` of the file. */
+static void seek(struct tidemark_scan *scan, off_t offset) {
+    scan->block_offset = offset;
+    scan->start = scan->end = 0;
+}
+
+/* Makes at least `need` bytes available (up to BLOCK), or as many as the file still has: how many there are. EIO. */
+static int64_t fill(struct tidemark_scan *scan, size_t need, tidemark_error *error) {
+    const struct tidemark_cursor *cursor = &scan->cursor;
+    while (scan->end - scan->start < need) {
+        memmove(scan->block, scan->block + scan->start, scan->end - scan->start);
+        scan->block_offset += (off_t)scan->start;
+        scan->end -= scan->start;
+        scan->start = 0;
+        ssize_t done = cursor->io->pread(cursor->fd, scan->block + scan->end, BLOCK - scan->end,
+                                         scan->block_offset + (off_t)scan->end);
+        if (done < 0 && errno == EINTR) continue;
+        if (done < 0) return tidemark_cursor_fail(cursor, error, TIDEMARK_EIO, "cannot read it: %s", strerror(errno));
+        if (done == 0) break;
+        scan->end += (size_t)done;
+    }
+    return (int64_t)(scan->end - scan->start);
+}
+
+static bool all_zero(const unsigned char *bytes, size_t length) {
+    for (size_t i = 0; i < length; i++) {
+        if (bytes[i] != 0) return false;
+    }
+    return true;
+}
+
+/* Whether only zeros follow, to the end of the file: 1, 0. EIO. */
+static int zeros_follow(struct tidemark_scan *scan, tidemark_error *error) {
+    for (;;) {
+        int64_t there = fill(scan, 1, error);
+        if (there <= 0) return there < 0 ? (int)there : 1;
+        if (!all_zero(scan->block + scan->start, (size_t)there)) return 0;
+        scan->start = scan->end;
+    }
+}
+
+/* Reads the payload behind the header that has just been used. 1: whole; TORN; EIO, ECORRUPT. */
+static int scan_payload(struct tidemark_scan *scan, const tidemark_batch *batch, uint32_t wanted_crc,
+                        tidemark_error *error) {
+    size_t left = batch->size - TIDEMARK_BATCH_HEADER, records_left = batch->count;
+    const uint32_t records_size = (uint32_t)(left - 4 * records_left);
+    uint32_t crc = 0, last = 0;
+    bool ends_fine = true;
+    while (left > 0) {
+        int64_t there = fill(scan, records_left > 0 ? 4 : 1, error);
+        if (there < 0) return (int)there;
+        if (there < (records_left > 0 ? 4 : 1)) {
+            (void)tidemark_cursor_fail(&scan->cursor, error, TIDEMARK_ECORRUPT,
+                                       "the batch from seqno %" PRId64 " is cut off", batch->first_seqno);
+            return TIDEMARK_SCAN_TORN;
+        }
+        const unsigned char *at = scan->block + scan->start;
+        size_t length = (size_t)there;
+        if (records_left > 0) {
+            size_t count = length / 4 < records_left ? length / 4 : records_left;
+            ends_fine &= tidemark_batch_check_ends(at, count, &last);
+            records_left -= count;
+            length = count * 4;
+        } else if (length > left) {
+            length = left;
+        }
+        crc = tidemark_crc32c(crc, at, length);
+        scan->start += length;
+        left -= length;
+    }
+    if (crc != wanted_crc) {
+        (void)tidemark_cursor_fail(&scan->cursor, error, TIDEMARK_ECORRUPT,
+                                   "the batch from seqno %" PRId64 " is damaged or half written (CRC)",
+                                   batch->first_seqno);
+        return TIDEMARK_SCAN_TORN;
+    }
+    if (!ends_fine || last != records_size)
+        return tidemark_cursor_fail(&scan->cursor, error, TIDEMARK_ECORRUPT,
+                                    "the batch from seqno %" PRId64 " has record lengths that lie", batch->first_seqno);
+    return TIDEMARK_SCAN_BATCH;
+}
+
+int tidemark_scan_next(struct tidemark_scan *scan, tidemark_batch *batch, tidemark_error *error) {
+    struct tidemark_cursor *cursor = &scan->cursor;
+    tidemark_error why;
+    if (scan->block_offset + (off_t)scan->start != cursor->offset) seek(scan, cursor->offset);
+    int64_t there = fill(scan, TIDEMARK_BATCH_HEADER, error);
+    if (there < 0) return (int)there;
+    const unsigned char *header = scan->block + scan->start;
+    if (there == 0 || header[0] == 0) {
+        int zeros = zeros_follow(scan, error);
+        if (zeros != 0) return zeros < 0 ? zeros : TIDEMARK_SCAN_END;
+        (void)tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT, "zeros, and then other bytes");
+        return TIDEMARK_SCAN_TORN;
+    }
+    int result = tidemark_batch_decode_header(header, (size_t)there, batch, &why);
+    if (result < 0) {
+        (void)tidemark_cursor_fail(cursor, error, result, "shard %" PRIu32 " at seqno %" PRId64 ": %s", cursor->shard,
+                                   cursor->next_seqno, why.message);
+        return result == TIDEMARK_ECORRUPT ? TIDEMARK_SCAN_TORN : result;
+    }
+    result = tidemark_cursor_check(cursor, batch, error);
+    if (result < 0) return result;
+    uint32_t crc = tidemark_batch_payload_crc(header);
+    scan->start += TIDEMARK_BATCH_HEADER;
+    result = scan_payload(scan, batch, crc, error);
+    if (result == TIDEMARK_SCAN_BATCH) tidemark_cursor_pass(cursor, batch);
+    return result;
+}
+
+/* Whether behind the torn batch at the cursor stands the header of a later one that says that the torn one had been
+ * durable: 1, 0. EIO. */
+static int was_durable(struct tidemark_scan *scan, tidemark_error *error) {
+    const struct tidemark_cursor *cursor = &scan->cursor;
+    seek(scan, cursor->offset + 1);
+    for (;;) {
+        int64_t there = fill(scan, TIDEMARK_BATCH_HEADER, error);
+        if (there < TIDEMARK_BATCH_HEADER) return there < 0 ? (int)there : 0;
+        const unsigned char *at = scan->block + scan->start, *end = scan->block + scan->end;
+        const unsigned char *candidate = memchr(at, 'T', (size_t)(end - at) - TIDEMARK_BATCH_HEADER + 1);
+        if (candidate == NULL) {
+            scan->start = scan->end - TIDEMARK_BATCH_HEADER + 1;
+            continue;
+        }
+        tidemark_batch batch;
+        if (tidemark_batch_decode_header(candidate, TIDEMARK_BATCH_HEADER, &batch, NULL) == 0 &&
+            (cursor->log_id == 0 || batch.log_id == cursor->log_id) && batch.shard == cursor->shard &&
+            batch.first_seqno > cursor->next_seqno && batch.durable_seqno >= cursor->next_seqno)
+            return 1;
+        scan->start = (size_t)(candidate - scan->block) + 1;
+    }
+}
+
+int tidemark_scan_tail(struct tidemark_scan *scan, int64_t head, bool newest, struct tidemark_tail *tail,
+                       tidemark_error *error) {
+    struct tidemark_cursor *cursor = &scan->cursor;
+    tidemark_batch batch;
+    int result;
+    *tail = (struct tidemark_tail){.above_head = -1};
+    for (;;) {
+        off_t offset = cursor->offset;
+        result = tidemark_scan_next(scan, &batch, error);
+        if (result != TIDEMARK_SCAN_BATCH) break;
+        if (tail->above_head < 0 && tidemark_batch_last_seqno(&batch) > head) tail->above_head = offset;
+        tail->batches++;
+        tail->records += batch.count;
+    }
+    tail->end = cursor->offset;
+    if (tail->above_head < 0) tail->above_head = tail->end;
+    tail->torn = result == TIDEMARK_SCAN_TORN;
+    if (tail->torn) {
+        if (!newest || cursor->next_seqno <= head) return TIDEMARK_ECORRUPT; /* the message stands */
+        tidemark_error again;
+        result = was_durable(scan, &again);
+        if (result < 0) return tidemark_fail(error, result, "%s", again.message);
+        if (result == 1) return TIDEMARK_ECORRUPT;
+    }
+    if (result >= 0 && newest && cursor->next_seqno <= head)
+        return tidemark_cursor_fail(cursor, error, TIDEMARK_ELOST,
+                                    "shard %" PRIu32 ": the log ends at seqno %" PRId64 ", but %" PRId64
+                                    " had been durable: restore the segment or, to go on without these records, remove "
+                                    "the file heads",
+                                    cursor->shard, cursor->next_seqno - 1, head);
+    return result < 0 ? result : 0;
+}
