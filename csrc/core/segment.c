@@ -157,6 +157,7 @@ void tidemark_cursor_pass(struct tidemark_cursor *cursor, const tidemark_batch *
 
 int tidemark_scan_begin(struct tidemark_scan *scan, tidemark_error *error) {
     scan->block = tidemark_malloc(BLOCK);
+    scan->block_offset = 0;
     scan->start = scan->end = 0;
     if (scan->block == NULL)
         return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory to read it", scan->cursor.path);
@@ -173,6 +174,12 @@ void tidemark_scan_end(struct tidemark_scan *scan) {
 static void seek(struct tidemark_scan *scan, off_t offset) {
     scan->block_offset = offset;
     scan->start = scan->end = 0;
+}
+
+int tidemark_scan_open(struct tidemark_scan *scan, int64_t first_seqno, tidemark_error *error) {
+    int result = tidemark_cursor_open(&scan->cursor, first_seqno, error);
+    if (result == 0) seek(scan, 0);
+    return result;
 }
 
 /* Makes at least `need` bytes available (up to BLOCK), or as many as the file still has: how many there are. EIO. */

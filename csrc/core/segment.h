@@ -68,6 +68,9 @@ struct tidemark_scan {
 int tidemark_scan_begin(struct tidemark_scan *scan, tidemark_error *error);
 void tidemark_scan_end(struct tidemark_scan *scan);
 
+/* tidemark_cursor_open for the cursor of a scan. */
+int tidemark_scan_open(struct tidemark_scan *scan, int64_t first_seqno, tidemark_error *error);
+
 enum {
     TIDEMARK_SCAN_END = 0,   /* nothing but zeros from the cursor on */
     TIDEMARK_SCAN_BATCH = 1, /* a whole batch; the cursor stands behind it */

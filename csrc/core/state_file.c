@@ -34,6 +34,7 @@
 #define LOCK_ATTACH ((off_t)1 << 62)
 #define LOCK_CHANGE (LOCK_ATTACH + 1)
 #define LOCK_SAVE   (LOCK_ATTACH + 2)
+#define LOCK_WRITER (LOCK_ATTACH + 3)
 
 struct tidemark_file {
     const struct tidemark_io *io;
@@ -385,6 +386,22 @@ int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const
 int tidemark_state_open(const char *path, const uint32_t *shards, size_t count, unsigned flags, tidemark_state **state,
                         tidemark_error *error) {
     return tidemark_state_open_io(&tidemark_io_system, path, shards, count, flags, state, error);
+}
+
+/* ---- for the log ---- */
+
+int tidemark_state_is_current(const tidemark_state *state, tidemark_error *error) {
+    const struct tidemark_file *file = state->file;
+    if (file->live == NULL) return 0;
+    int current = is_current(file, file->name, file->fd, error);
+    return current == 1 ? is_current(file, file->live_name, file->live_fd, error) : current;
+}
+
+int tidemark_state_lock_writer(const tidemark_state *state, tidemark_error *error) {
+    const struct tidemark_file *file = state->file;
+    if (lock(file, file->fd, F_WRLCK, LOCK_WRITER, false) == 0) return 0;
+    if (errno != EAGAIN && errno != EACCES) return fail_io(file, "cannot lock it", error);
+    return tidemark_fail(error, TIDEMARK_ELOCKED, "%s: another writer has this log open", file->path);
 }
 
 /* ---- checkpoint ---- */
