@@ -314,6 +314,20 @@ static int state_note(lua_State *L) {
     return 1;
 }
 
+static int state_lock_shard(lua_State *L) {
+    tidemark_state *state = tidemark_replication_state_check(L, 1);
+    tidemark_error error;
+    if (tidemark_state_lock_shard(state, check_shard(L, 2), &error) < 0) return push_failure(L, &error);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int state_unlock_shard(lua_State *L) {
+    tidemark_state *state = tidemark_replication_state_check(L, 1);
+    tidemark_state_unlock_shard(state, check_shard(L, 2));
+    return 0;
+}
+
 static int state_close(lua_State *L) {
     struct handle *handle = check_handle(L, 1);
     tidemark_state *state = handle->state;
@@ -435,6 +449,8 @@ void tidemark_replication_state_class(lua_State *L) {
         {"checkpoint", state_checkpoint},
         {"note", state_note},
         {"bind", state_bind},
+        {"lock_shard", state_lock_shard},
+        {"unlock_shard", state_unlock_shard},
         {"close", state_close},
         {NULL, NULL},
     };
