@@ -592,10 +592,8 @@ int tidemark_state_lock_shard(tidemark_state *state, uint32_t shard, tidemark_er
 
 void tidemark_state_unlock_shard(tidemark_state *state, uint32_t shard) {
     struct tidemark_file *file = state->file;
-    uint64_t bit = (uint64_t)1 << shard % 64;
     if (tidemark_state_slot(state, shard) == NULL || state->readonly) return;
     if (file != NULL && check_process(file, NULL) < 0) return; /* the lock is the parent's */
-    if (!(atomic_load(&state->followed[shard / 64]) & bit)) return;
     if (file != NULL) (void)lock(file, file->fd, F_UNLCK, LOCK_SHARD + (off_t)shard, false);
     clear_followed(state, shard);
 }

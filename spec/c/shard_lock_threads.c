@@ -19,7 +19,7 @@ static char path[] = "/tmp/tidemark-spec.XXXXXX/state";
 
 struct race {
     tidemark_state *state;
-    int inside; /* how many followers; plain: the lock must order the threads */
+    volatile int inside; /* how many followers; plain: the lock must order the threads */
     long long turns;
     _Atomic(int) wrong;
 };
