@@ -33,6 +33,7 @@ build = {
         "csrc/core/notes.c",
         "csrc/core/state.c",
         "csrc/core/state_file.c",
+        "csrc/lua/clock.c",
         "csrc/lua/module.c",
         "csrc/lua/replication_state.c",
       },

@@ -41,6 +41,9 @@ const char *tidemark_code_name(int code) {
     case TIDEMARK_EFOREIGN: return "FOREIGN";
     case TIDEMARK_EPRUNED: return "PRUNED";
     case TIDEMARK_EEND: return "END";
+    case TIDEMARK_EGAP: return "GAP";
+    case TIDEMARK_EDIVERGED: return "DIVERGED";
+    case TIDEMARK_EAPPLY_FAILED: return "APPLY_FAILED";
     default: return "UNKNOWN";
     }
 }

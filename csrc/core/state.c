@@ -48,10 +48,13 @@ int tidemark_state_new(const uint32_t *shards, size_t count, tidemark_state **re
     }
 
     size_t slots_size = distinct * sizeof(struct tidemark_slot);
-    struct tidemark_state *state = tidemark_state_allocate(slots_size + index_size * sizeof(uint16_t));
+    size_t followed_size = (index_size + 63) / 64 * sizeof(_Atomic(uint64_t));
+    struct tidemark_state *state = tidemark_state_allocate(slots_size + followed_size + index_size * sizeof(uint16_t));
     if (state == NULL) return tidemark_fail(error, TIDEMARK_ENOMEM, "no memory for %" PRIu32 " shards", distinct);
-    uint16_t *index = (uint16_t *)((char *)(state + 1) + slots_size);
-    state->slots = (struct tidemark_slot *)(state + 1);
+    char *at = (char *)(state + 1);
+    uint16_t *index = (uint16_t *)(at + slots_size + followed_size);
+    state->slots = (struct tidemark_slot *)at;
+    state->followed = (_Atomic(uint64_t) *)(at + slots_size);
     state->index = index;
     state->index_size = index_size;
     state->count = distinct;

@@ -41,11 +41,12 @@ struct tidemark_file;
 
 struct tidemark_state {
     struct tidemark_slot *slots;
-    const uint16_t *index;      /* in memory; index_size entries */
-    _Atomic(uint64_t) *present; /* file-backed: one bit for each of TIDEMARK_SHARDS; NULL in memory */
-    struct tidemark_file *file; /* the files behind it, or NULL */
-    uint32_t index_size;        /* highest id + 1; 0 if file-backed or empty */
-    uint32_t count;             /* in memory: how many slots */
+    const uint16_t *index;       /* in memory; index_size entries */
+    _Atomic(uint64_t) *present;  /* file-backed: one bit for each of TIDEMARK_SHARDS; NULL in memory */
+    _Atomic(uint64_t) *followed; /* a bit for each shard locked through this object; for ids as `index` or `present` */
+    struct tidemark_file *file;  /* the files behind it, or NULL */
+    uint32_t index_size;         /* highest id + 1; 0 if file-backed or empty */
+    uint32_t count;              /* in memory: how many slots */
     bool readonly;
     void *block;                                    /* what to free */
     size_t block_size;                              /* bytes */

@@ -35,6 +35,7 @@
 #define LOCK_CHANGE (LOCK_ATTACH + 1)
 #define LOCK_SAVE   (LOCK_ATTACH + 2)
 #define LOCK_WRITER (LOCK_ATTACH + 3)
+#define LOCK_SHARD  (LOCK_ATTACH + TIDEMARK_SHARDS) /* + shard */
 
 struct tidemark_file {
     const struct tidemark_io *io;
@@ -363,7 +364,7 @@ int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const
     }
     int code = new_file(io, path, readonly, &file, error);
     if (code < 0) return code;
-    tidemark_state *state = tidemark_state_allocate(0);
+    tidemark_state *state = tidemark_state_allocate(TIDEMARK_SHARDS / 8);
     if (state == NULL) code = tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory", path);
     else if (readonly) code = open_readonly(file, &state, error);
     else code = attach(file, shards, count, !(flags & TIDEMARK_OPEN_EXISTING), error);
@@ -375,6 +376,7 @@ int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const
     if (file->live != NULL) {
         state->slots = file->live->slots;
         state->present = file->live->present;
+        state->followed = (_Atomic(uint64_t) *)(state + 1);
     }
     state->readonly = readonly;
     state->file = file;
@@ -575,4 +577,40 @@ int tidemark_state_note(tidemark_state *state, uint32_t shard, char note[TIDEMAR
     }
     (void)pthread_mutex_unlock(&file->mutex);
     return result;
+}
+
+/* ---- one follower per shard ---- */
+
+/* The bit keeps apart those who share this object, whose descriptor could take the byte lock twice; the byte lock keeps
+ * the objects apart. The bit is set first and cleared last, so the byte lock is only touched by who has the bit. */
+
+static void clear_followed(tidemark_state *state, uint32_t shard) {
+    atomic_fetch_and(&state->followed[shard / 64], ~((uint64_t)1 << shard % 64));
+}
+
+int tidemark_state_lock_shard(tidemark_state *state, uint32_t shard, tidemark_error *error) {
+    struct tidemark_file *file = state->file;
+    uint64_t bit = (uint64_t)1 << shard % 64;
+    if (tidemark_state_slot(state, shard) == NULL) return tidemark_fail_shard(error, shard);
+    if (state->readonly)
+        return tidemark_fail(error, TIDEMARK_EREADONLY, "%s: the state was opened to read", file->path);
+    int result = file != NULL ? check_process(file, error) : 0;
+    if (result < 0) return result;
+    if (atomic_fetch_or(&state->followed[shard / 64], bit) & bit)
+        return tidemark_fail(error, TIDEMARK_ELOCKED, "shard %" PRIu32 " has a follower in this process", shard);
+    if (file == NULL || lock(file, file->fd, F_WRLCK, LOCK_SHARD + (off_t)shard, false) == 0) return 0;
+    if (errno == EAGAIN || errno == EACCES)
+        result =
+            tidemark_fail(error, TIDEMARK_ELOCKED, "%s: shard %" PRIu32 " has another follower", file->path, shard);
+    else result = fail_io(file, "cannot lock a shard", error);
+    clear_followed(state, shard);
+    return result;
+}
+
+void tidemark_state_unlock_shard(tidemark_state *state, uint32_t shard) {
+    struct tidemark_file *file = state->file;
+    if (tidemark_state_slot(state, shard) == NULL || state->readonly) return;
+    if (file != NULL && check_process(file, NULL) < 0) return; /* the lock is the parent's */
+    if (file != NULL) (void)lock(file, file->fd, F_UNLCK, LOCK_SHARD + (off_t)shard, false);
+    clear_followed(state, shard);
 }

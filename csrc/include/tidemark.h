@@ -67,7 +67,10 @@ enum {
     TIDEMARK_ELOST = -17,         /* the log ends before what had been durable */
     TIDEMARK_EFOREIGN = -18,      /* a segment or batch of another log or shard */
     TIDEMARK_EPRUNED = -19,       /* the records asked for were pruned */
-    TIDEMARK_EEND = -20           /* the end of an archived log */
+    TIDEMARK_EEND = -20,          /* the end of an archived log */
+    TIDEMARK_EGAP = -21,          /* records are missing before a batch: the follower in Lua */
+    TIDEMARK_EDIVERGED = -22,     /* the follower holds records that the leader does not have: the same */
+    TIDEMARK_EAPPLY_FAILED = -23  /* apply or flush failed for good: the same */
 };
 
 typedef struct tidemark_error {
@@ -175,6 +178,19 @@ TIDEMARK_API int tidemark_state_checkpoint(tidemark_state *state, const tidemark
  * May wait for a save. EINVAL, EUNSUPPORTED for a state in memory, EFORKED, ECORRUPT, ENOMEM, EIO. */
 TIDEMARK_API int tidemark_state_note(tidemark_state *state, uint32_t shard, char note[TIDEMARK_NOTE_MAX],
                                      tidemark_error *error);
+
+/* ---- one follower per shard ---- */
+
+/* Makes the caller the only follower of `shard` among all who have this state: threads that share it and, where it is
+ * backed by files, others who opened them in this process or another. Marks can be read and advanced as before, by
+ * anybody: this keeps followers apart that ask for it. ELOCKED where there is one. Lasts until
+ * tidemark_state_unlock_shard, the last release of the state or the end of the process. Never blocks. EINVAL,
+ * EUNKNOWN_SHARD, EREADONLY, EFORKED, EIO. */
+TIDEMARK_API int tidemark_state_lock_shard(tidemark_state *state, uint32_t shard, tidemark_error *error);
+
+/* Only for who has locked the shard. Does nothing for a shard that is not locked through `state`, or in a forked child.
+ */
+TIDEMARK_API void tidemark_state_unlock_shard(tidemark_state *state, uint32_t shard);
 
 /* ---- batches: docs/formats.md ---- */
 

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE /* dladdr */
 #include <dlfcn.h>
 
+#include "clock.h"
 #include "replication_state.h"
 
 static const tidemark_lua_bridge bridge = {
@@ -24,10 +25,12 @@ int luaopen_tidemark_core(lua_State *L) {
     pin_library();
     lua_pushlightuserdata(L, (void *)&bridge);
     lua_setfield(L, LUA_REGISTRYINDEX, TIDEMARK_LUA_BRIDGE);
-    lua_createtable(L, 0, 2);
+    lua_createtable(L, 0, 3);
     lua_pushstring(L, tidemark_version());
     lua_setfield(L, -2, "VERSION");
     tidemark_replication_state_class(L);
     lua_setfield(L, -2, "ReplicationState");
+    tidemark_clock_table(L);
+    lua_setfield(L, -2, "clock");
     return 1;
 }

@@ -5,6 +5,9 @@
  * raises; what can happen to a correct program returns nil, message, code; no memory raises, as it does everywhere in
  * Lua. A function that makes something pushes a closed handle first and then fills it, so that nothing leaks when Lua
  * raises half-way.
+ *
+ * Whatever allocates in Lua may run finalizers, and a finalizer may close any handle and change any table. So a
+ * function takes its state, and reads its tables, after its last allocation.
  */
 #include "replication_state.h"
 
@@ -57,7 +60,8 @@ static struct handle *push_handle(lua_State *L) {
 }
 
 void tidemark_replication_state_push(lua_State *L, tidemark_state *state) {
-    push_handle(L)->state = tidemark_state_retain(state);
+    struct handle *handle = push_handle(L); /* raises on no memory, so before there is a reference to lose */
+    handle->state = tidemark_state_retain(state);
 }
 
 /* nil, message, code; or raises where it is the caller's mistake or there is no memory. */
@@ -123,6 +127,9 @@ static const uint32_t *check_shards(lua_State *L, int argument, size_t *count) {
     *count = length;
     return shards;
 }
+
+/* What is said of a table that a finalizer added to after its entries were counted. */
+#define GREW "the table grew while it was read"
 
 /* How many entries the table at `argument` has. */
 static size_t count_entries(lua_State *L, int argument) {
@@ -223,12 +230,14 @@ static int state_advance(lua_State *L) {
 }
 
 static int state_advance_all(lua_State *L) {
-    tidemark_state *state = tidemark_replication_state_check(L, 1);
     tidemark_error error;
+    (void)tidemark_replication_state_check(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
-    tidemark_mark *marks = lua_newuserdata(L, count_entries(L, 2) * sizeof *marks + 1);
-    size_t count = 0;
+    size_t room = count_entries(L, 2), count = 0;
+    tidemark_mark *marks = lua_newuserdata(L, room * sizeof *marks + 1);
+    tidemark_state *state = tidemark_replication_state_check(L, 1);
     for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1), count++) {
+        luaL_argcheck(L, count < room, 2, GREW);
         marks[count].shard = (uint32_t)check_element(L, 2, -2, TIDEMARK_SHARD_MAX, "shard id");
         marks[count].seqno = check_element(L, 2, -1, TIDEMARK_SEQNO_MAX, "seqno");
     }
@@ -240,14 +249,15 @@ static int state_advance_all(lua_State *L) {
 
 static int state_clone(lua_State *L) {
     tidemark_error error;
-    tidemark_state *state = tidemark_replication_state_check(L, 1);
+    (void)tidemark_replication_state_check(L, 1);
     struct handle *handle = push_handle(L);
+    tidemark_state *state = tidemark_replication_state_check(L, 1);
     return return_new_state(L, handle, tidemark_state_clone(state, &handle->state, &error), &error);
 }
 
 static int state_snapshot(lua_State *L) {
+    lua_createtable(L, 0, (int)tidemark_state_count(tidemark_replication_state_check(L, 1)));
     tidemark_state *state = tidemark_replication_state_check(L, 1);
-    lua_createtable(L, 0, (int)tidemark_state_count(state));
     for (int shard = tidemark_state_next(state, -1); shard >= 0; shard = tidemark_state_next(state, shard)) {
         lua_pushinteger(L, tidemark_state_applied_seqno(state, (uint32_t)shard));
         lua_rawseti(L, -2, shard);
@@ -256,9 +266,9 @@ static int state_snapshot(lua_State *L) {
 }
 
 static int state_shards(lua_State *L) {
-    tidemark_state *state = tidemark_replication_state_check(L, 1);
     int position = 0;
-    lua_createtable(L, (int)tidemark_state_count(state), 0);
+    lua_createtable(L, (int)tidemark_state_count(tidemark_replication_state_check(L, 1)), 0);
+    tidemark_state *state = tidemark_replication_state_check(L, 1);
     for (int shard = tidemark_state_next(state, -1); shard >= 0; shard = tidemark_state_next(state, shard)) {
         lua_pushinteger(L, shard);
         lua_rawseti(L, -2, ++position);
@@ -267,11 +277,11 @@ static int state_shards(lua_State *L) {
 }
 
 static int state_to_checkpoint_bytes(lua_State *L) {
-    tidemark_state *state = tidemark_replication_state_check(L, 1);
     for (;;) { /* again where another process added shards meanwhile */
-        size_t size = TIDEMARK_CHECKPOINT_SIZE(tidemark_state_count(state));
+        size_t size = TIDEMARK_CHECKPOINT_SIZE(tidemark_state_count(tidemark_replication_state_check(L, 1)));
         luaL_Buffer buffer;
-        int64_t length = tidemark_state_to_checkpoint_bytes(state, luaL_buffinitsize(L, &buffer, size), size);
+        char *bytes = luaL_buffinitsize(L, &buffer, size);
+        int64_t length = tidemark_state_to_checkpoint_bytes(tidemark_replication_state_check(L, 1), bytes, size);
         if (length >= 0) {
             luaL_pushresultsize(&buffer, (size_t)length);
             return 1;
@@ -281,15 +291,17 @@ static int state_to_checkpoint_bytes(lua_State *L) {
 }
 
 static int state_checkpoint(lua_State *L) {
-    tidemark_state *state = tidemark_replication_state_check(L, 1);
     tidemark_error error;
     tidemark_note *notes = NULL;
     size_t count = 0;
+    (void)tidemark_replication_state_check(L, 1);
     if (!lua_isnoneornil(L, 2)) {
         luaL_checktype(L, 2, LUA_TTABLE);
-        notes = lua_newuserdata(L, count_entries(L, 2) * sizeof *notes + 1);
+        size_t room = count_entries(L, 2);
+        notes = lua_newuserdata(L, room * sizeof *notes + 1);
         for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1), count++) {
             size_t length = 0;
+            luaL_argcheck(L, count < room, 2, GREW);
             notes[count].shard = (uint32_t)check_element(L, 2, -2, TIDEMARK_SHARD_MAX, "shard id");
             if (lua_type(L, -1) != LUA_TSTRING)
                 luaL_argerror(L, 2, lua_pushfstring(L, "a note must be a string, not a %s", luaL_typename(L, -1)));
@@ -298,6 +310,7 @@ static int state_checkpoint(lua_State *L) {
             notes[count].length = (uint32_t)length;
         }
     }
+    tidemark_state *state = tidemark_replication_state_check(L, 1);
     if (tidemark_state_checkpoint(state, notes, count, &error) < 0) return push_failure(L, &error);
     lua_pushboolean(L, 1);
     return 1;
@@ -314,6 +327,20 @@ static int state_note(lua_State *L) {
     return 1;
 }
 
+static int state_lock_shard(lua_State *L) {
+    tidemark_state *state = tidemark_replication_state_check(L, 1);
+    tidemark_error error;
+    if (tidemark_state_lock_shard(state, check_shard(L, 2), &error) < 0) return push_failure(L, &error);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int state_unlock_shard(lua_State *L) {
+    tidemark_state *state = tidemark_replication_state_check(L, 1);
+    tidemark_state_unlock_shard(state, check_shard(L, 2));
+    return 0;
+}
+
 static int state_close(lua_State *L) {
     struct handle *handle = check_handle(L, 1);
     tidemark_state *state = handle->state;
@@ -328,20 +355,27 @@ static int state_close(lua_State *L) {
 
 struct binding {
     tidemark_state *state;
-    struct tidemark_slot *slot;
+    struct tidemark_slot *slot; /* NULL: finalized. Another finalizer may still call the closures. */
 };
 
 static int binding_gc(lua_State *L) {
     struct binding *binding = luaL_checkudata(L, 1, BINDING_METATABLE);
     tidemark_state *state = binding->state;
     binding->state = NULL;
+    binding->slot = NULL;
     tidemark_state_release(state);
     return 0;
 }
 
+static struct tidemark_slot *bound_slot(lua_State *L) {
+    struct tidemark_slot *slot = ((struct binding *)lua_touserdata(L, lua_upvalueindex(1)))->slot;
+    if (slot == NULL) luaL_error(L, "closed ReplicationState");
+    return slot;
+}
+
 static int bound_advance(lua_State *L) {
-    struct binding *binding = lua_touserdata(L, lua_upvalueindex(1));
-    lua_pushboolean(L, tidemark_slot_advance(binding->slot, check_seqno(L, 1)));
+    int64_t seqno = check_seqno(L, 1);
+    lua_pushboolean(L, tidemark_slot_advance(bound_slot(L), seqno));
     return 1;
 }
 
@@ -351,19 +385,20 @@ static int bound_advance_readonly(lua_State *L) {
 }
 
 static int bound_applied(lua_State *L) {
-    struct binding *binding = lua_touserdata(L, lua_upvalueindex(1));
-    lua_pushinteger(L, tidemark_slot_read(binding->slot));
+    lua_pushinteger(L, tidemark_slot_read(bound_slot(L)));
     return 1;
 }
 
 static int state_bind(lua_State *L) {
-    tidemark_state *state = tidemark_replication_state_check(L, 1);
+    (void)tidemark_replication_state_check(L, 1);
     uint32_t shard = check_shard(L, 2);
-    struct tidemark_slot *slot = tidemark_state_slot(state, shard);
-    if (slot == NULL) return push_no_advance(L, TIDEMARK_EUNKNOWN_SHARD, shard);
     struct binding *binding = lua_newuserdata(L, sizeof *binding);
     binding->state = NULL;
+    binding->slot = NULL;
     luaL_setmetatable(L, BINDING_METATABLE);
+    tidemark_state *state = tidemark_replication_state_check(L, 1);
+    struct tidemark_slot *slot = tidemark_state_slot(state, shard);
+    if (slot == NULL) return push_no_advance(L, TIDEMARK_EUNKNOWN_SHARD, shard);
     binding->state = tidemark_state_retain(state);
     binding->slot = slot;
     lua_pushvalue(L, -1);
@@ -435,6 +470,8 @@ void tidemark_replication_state_class(lua_State *L) {
         {"checkpoint", state_checkpoint},
         {"note", state_note},
         {"bind", state_bind},
+        {"lock_shard", state_lock_shard},
+        {"unlock_shard", state_unlock_shard},
         {"close", state_close},
         {NULL, NULL},
     };

@@ -24,6 +24,10 @@ local ReplicationState = {}
 ---| "LOST"
 ---| "FOREIGN"
 ---| "PRUNED"
+---| "END"
+---| "GAP"
+---| "DIVERGED"
+---| "APPLY_FAILED"
 
 ---@class tidemark.OpenOptions
 ---@field create? boolean false: the file must be there
@@ -104,6 +108,17 @@ function ReplicationState:checkpoint(notes) end
 ---@return string? message
 ---@return tidemark.ErrorCode? code
 function ReplicationState:note(shard) end
+
+---Makes the caller the only follower of the shard. Never blocks.
+---@param shard integer
+---@return true? done
+---@return string? message
+---@return tidemark.ErrorCode? code "LOCKED" where there is one
+function ReplicationState:lock_shard(shard) end
+
+---Only for who has the lock.
+---@param shard integer
+function ReplicationState:unlock_shard(shard) end
 
 ---Idempotent. Does not checkpoint.
 function ReplicationState:close() end
