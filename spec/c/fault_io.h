@@ -9,6 +9,7 @@
  *
  * `fault` lies in memory that forked children share, so that a parent sees how far a killed child came. One thread.
  * What stands behind a mapping (the live file) is not part of the power loss: a changed fault->boot tells the code.
+ * The program defines _GNU_SOURCE before its first include.
  */
 #ifndef TIDEMARK_FAULT_IO_H
 #define TIDEMARK_FAULT_IO_H
@@ -84,15 +85,16 @@ struct fault_name {
 
 struct fault {
     enum fault_mode mode;
-    unsigned at;       /* 1 is the first call */
-    int code;          /* errno of what fails */
-    unsigned only;     /* a set of 1 << FAULT_X that are counted; 0: all */
-    bool short_counts; /* pread and pwrite do half of what they are asked for */
-    bool interrupts;   /* every second pread, pwrite, flock and lock is an EINTR */
+    unsigned at;     /* 1 is the first call */
+    int code;        /* errno of what fails */
+    unsigned only;   /* a set of 1 << FAULT_X that are counted; 0: all */
+    size_t most;     /* a pread or pwrite does so many bytes at most; 0: no limit */
+    bool interrupts; /* every second pread, pwrite, flock and lock is an EINTR */
     unsigned char boot[16];
 
     unsigned calls;            /* counted so far */
-    enum fault_call last;      /* the last one that was counted */
+    unsigned failed;           /* how many of them failed */
+    enum fault_call first;     /* which one failed first */
     int descriptors, mappings; /* opened through the table and not yet closed */
     unsigned interrupted;
     size_t sectors, files, names;
@@ -119,12 +121,13 @@ static void fault_set(enum fault_mode mode, unsigned at, int code, unsigned only
     fault->at = at;
     fault->code = code;
     fault->only = only;
-    fault->calls = 0;
+    fault->calls = fault->failed = 0;
 }
 
 static void fault_clear(void) {
     fault_set(FAULT_NONE, 0, EIO, 0);
-    fault->short_counts = fault->interrupts = false;
+    fault->most = 0;
+    fault->interrupts = false;
 }
 
 /* ---- counting, failing, killing ---- */
@@ -138,11 +141,12 @@ static void fault_die(void) {
 static bool fault_enter(enum fault_call call) {
     if (fault->only != 0 && !(fault->only & 1u << call)) return false;
     fault->calls++;
-    fault->last = call;
     if (fault->mode == FAULT_KILL_BEFORE && fault->calls == fault->at) fault_die();
+    bool fails = (fault->mode == FAULT_ONCE && fault->calls == fault->at) ||
+                 (fault->mode == FAULT_FOR_GOOD && fault->calls >= fault->at);
+    if (fails && fault->failed++ == 0) fault->first = call;
     errno = fault->code;
-    return (fault->mode == FAULT_ONCE && fault->calls == fault->at) ||
-           (fault->mode == FAULT_FOR_GOOD && fault->calls >= fault->at);
+    return fails;
 }
 
 /* A call that has been done. */
@@ -219,20 +223,27 @@ static void fault_synced(int fd, bool good) {
     }
 }
 
-/* A new file, which may have the inode number of one that is gone. */
-static void fault_made(int fd) {
-    struct stat status;
-    if (fstat(fd, &status) < 0) abort();
+/* A file that is gone or new; its inode number may have been another's. */
+static void fault_forget(const struct stat *status) {
+    size_t kept = 0;
     for (size_t i = 0; i < fault->sectors; i++) {
-        struct fault_sector *sector = &fault->sector[i];
-        if (sector->inode == status.st_ino && sector->device == status.st_dev) sector->dirty = true;
+        const struct fault_sector *sector = &fault->sector[i];
+        if (sector->inode == status->st_ino && sector->device == status->st_dev) continue;
+        if (kept != i) fault->sector[kept] = *sector;
+        kept++;
     }
-    fault_synced(fd, true);
+    fault->sectors = kept;
+    struct fault_file *file = fault_find_file(status);
+    if (file != NULL) *file = fault->file[--fault->files];
 }
 
 static void fault_named(int directory, const char *name) {
     struct stat status;
-    if (fstat(directory, &status) < 0 || fault->names == FAULT_NAMES) abort();
+    if (fstat(directory, &status) < 0) abort();
+    for (size_t i = 0; i < fault->names; i++) {
+        if (fault->name[i].inode == status.st_ino && strcmp(fault->name[i].name, name) == 0) return;
+    }
+    if (fault->names == FAULT_NAMES) abort();
     struct fault_name *entry = &fault->name[fault->names++];
     *entry = (struct fault_name){.device = status.st_dev, .inode = status.st_ino};
     (void)snprintf(entry->name, sizeof entry->name, "%s", name);
@@ -285,7 +296,9 @@ static int fault_openat(int directory, const char *name, int flags, mode_t mode)
     int fd = tidemark_io_system.openat(directory, name, flags, mode);
     if (fd >= 0) fault->descriptors++;
     if (fd >= 0 && flags & O_CREAT && flags & O_EXCL) {
-        fault_made(fd);
+        struct stat status;
+        if (fstat(fd, &status) < 0) abort();
+        fault_forget(&status);
         fault_named(directory, name);
     }
     fault_leave(FAULT_OPENAT);
@@ -315,9 +328,13 @@ static int fault_fstatat(int directory, const char *name, struct stat *status, i
     return result;
 }
 
+static size_t fault_count(size_t length) {
+    return fault->most != 0 && length > fault->most ? fault->most : length;
+}
+
 static ssize_t fault_pread(int fd, void *bytes, size_t length, off_t offset) {
     if (fault_enter(FAULT_PREAD) || fault_interrupt()) return -1;
-    ssize_t done = pread(fd, bytes, fault->short_counts && length > 1 ? length / 2 : length, offset);
+    ssize_t done = pread(fd, bytes, fault_count(length), offset);
     fault_leave(FAULT_PREAD);
     return done;
 }
@@ -325,7 +342,7 @@ static ssize_t fault_pread(int fd, void *bytes, size_t length, off_t offset) {
 static ssize_t fault_pwrite(int fd, const void *bytes, size_t length, off_t offset) {
     if (fault_enter(FAULT_PWRITE) || fault_interrupt()) return -1;
     bool halfway = fault->mode == FAULT_KILL_HALFWAY && fault->calls == fault->at;
-    if ((halfway || fault->short_counts) && length > 1) length /= 2;
+    length = halfway ? length / 2 : fault_count(length);
     fault_before_write(fd, offset, length);
     ssize_t done = pwrite(fd, bytes, length, offset);
     fault_leave(FAULT_PWRITE);
@@ -365,8 +382,11 @@ static int fault_linkat(int old_directory, const char *old_name, int directory, 
 }
 
 static int fault_unlinkat(int directory, const char *name, int flags) {
+    struct stat status;
     if (fault_enter(FAULT_UNLINKAT)) return -1;
+    bool last = fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_nlink == 1;
     int result = unlinkat(directory, name, flags);
+    if (result == 0 && last) fault_forget(&status);
     fault_leave(FAULT_UNLINKAT);
     return result;
 }

@@ -11,7 +11,7 @@
 #include "check.h"
 #include "fault_io.h"
 
-static char directory[128], path[160], live_path[160], new_path[160], copy_path[160];
+static char directory[128], path[160], live_path[192], new_path[192], copy_path[160];
 static tidemark_error failure; /* of the last call that failed */
 
 static void remove_all(void) {
@@ -58,6 +58,13 @@ static void begin_test(void) {
     fault_reset();
     memset(&failure, 0, sizeof failure);
 }
+
+/* A test that begins so. */
+#define RUN_EMPTY(test) \
+    do { \
+        begin_test(); \
+        RUN(test); \
+    } while (0)
 
 /* ---- files ---- */
 
