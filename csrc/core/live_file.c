@@ -9,11 +9,20 @@
 
 #define VERSION 1
 
-/* "TMLIVE01" as the machine reads it */
-static uint64_t magic_word(void) {
-    uint64_t word;
-    memcpy(&word, "TMLIVE01", sizeof word);
-    return word;
+#define IDENTITY_SIZE offsetof(struct tidemark_live, saved_generation)
+
+/* The first bytes of a live file: "TMLIVE01", version, ids, device and inode. */
+static void fill_identity(unsigned char bytes[IDENTITY_SIZE], const struct tidemark_live_identity *identity,
+                          const struct stat *status) {
+    uint32_t version = VERSION;
+    uint64_t device = (uint64_t)status->st_dev, inode = (uint64_t)status->st_ino;
+    memset(bytes, 0, IDENTITY_SIZE);
+    memcpy(bytes, "TMLIVE01", 8);
+    memcpy(bytes + offsetof(struct tidemark_live, version), &version, sizeof version);
+    memcpy(bytes + offsetof(struct tidemark_live, id), identity->id, sizeof identity->id);
+    memcpy(bytes + offsetof(struct tidemark_live, boot), identity->boot, sizeof identity->boot);
+    memcpy(bytes + offsetof(struct tidemark_live, device), &device, sizeof device);
+    memcpy(bytes + offsetof(struct tidemark_live, inode), &inode, sizeof inode);
 }
 
 static int map(const struct tidemark_io *io, int fd, const char *path, bool readonly, struct tidemark_live **live,
@@ -29,20 +38,15 @@ int tidemark_live_map(const struct tidemark_io *io, int fd, const char *path,
                       const struct tidemark_live_identity *identity, bool readonly, struct tidemark_live **result,
                       tidemark_error *error) {
     struct stat status;
-    struct tidemark_live *live = NULL;
+    unsigned char found[IDENTITY_SIZE], wanted[IDENTITY_SIZE];
     if (io->fstat(fd, &status) < 0) return tidemark_io_fail(error, path, ".live", "cannot read its status");
-    if (status.st_size != (off_t)sizeof *live) return 1;
-    int mapped = map(io, fd, path, readonly, &live, error);
-    if (mapped < 0) return mapped;
-    if (atomic_load_explicit(&live->magic, memory_order_acquire) == magic_word() && live->version == VERSION &&
-        memcmp(live->id, identity->id, sizeof live->id) == 0 &&
-        memcmp(live->boot, identity->boot, sizeof live->boot) == 0 && live->device == (uint64_t)status.st_dev &&
-        live->inode == (uint64_t)status.st_ino) {
-        *result = live;
-        return 0;
-    }
-    (void)io->munmap(live, sizeof *live);
-    return 1;
+    if (status.st_size != (off_t)sizeof(struct tidemark_live)) return 1;
+    /* Not through a mapping: whoever made it may have been stopped before it had space, and then touching it can be a
+     * SIGBUS. */
+    if (tidemark_io_read(io, fd, found, sizeof found, 0) < 0)
+        return tidemark_io_fail(error, path, ".live", "cannot read it");
+    fill_identity(wanted, identity, &status);
+    return memcmp(found, wanted, sizeof found) == 0 ? map(io, fd, path, readonly, result, error) : 1;
 }
 
 /* Space is given out in units of whole pages, so that no unit is shared with slots that are in use. */
@@ -55,21 +59,16 @@ int tidemark_live_make(const struct tidemark_io *io, int fd, const char *path,
                        const struct tidemark_live_identity *identity, struct tidemark_live **result,
                        tidemark_error *error) {
     struct stat status;
-    struct tidemark_live *live = NULL;
-    off_t unit = unit_size(), used = offsetof(struct tidemark_live, present) + sizeof live->present;
-    if (io->ftruncate(fd, sizeof *live) < 0 || tidemark_io_zero(io, fd, 0, (used + unit - 1) / unit * unit) < 0)
+    unsigned char bytes[IDENTITY_SIZE];
+    off_t unit = unit_size(), used = offsetof(struct tidemark_live, present) + sizeof(*result)->present;
+    if (io->ftruncate(fd, sizeof(struct tidemark_live)) < 0 ||
+        tidemark_io_zero(io, fd, 0, (used + unit - 1) / unit * unit) < 0)
         return tidemark_io_fail(error, path, ".live", "cannot write it");
     if (io->fstat(fd, &status) < 0) return tidemark_io_fail(error, path, ".live", "cannot read its status");
-    int mapped = map(io, fd, path, false, &live, error);
-    if (mapped < 0) return mapped;
-    live->version = VERSION;
-    memcpy(live->id, identity->id, sizeof live->id);
-    memcpy(live->boot, identity->boot, sizeof live->boot);
-    live->device = (uint64_t)status.st_dev;
-    live->inode = (uint64_t)status.st_ino;
-    atomic_store_explicit(&live->magic, magic_word(), memory_order_release);
-    *result = live;
-    return 0;
+    fill_identity(bytes, identity, &status);
+    if (tidemark_io_write(io, fd, bytes, sizeof bytes, 0) < 0)
+        return tidemark_io_fail(error, path, ".live", "cannot write it");
+    return map(io, fd, path, false, result, error);
 }
 
 int tidemark_live_add(const struct tidemark_io *io, int fd, const char *path, struct tidemark_live *live,

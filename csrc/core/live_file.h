@@ -9,7 +9,8 @@
 #pragma GCC visibility push(hidden)
 
 struct tidemark_live {
-    _Atomic(uint64_t) magic; /* written last */
+    /* Identity, 64 bytes: written once, after the space of what stands before the slots. */
+    char magic[8];
     uint32_t version, unused0;
     unsigned char id[16]; /* of PATH */
     unsigned char boot[16];
@@ -17,7 +18,8 @@ struct tidemark_live {
     /* The last durable checkpoint. `saved_slot` is written before `saved_generation`: a saver that is killed between
      * the two leaves a slot number that is right and a generation that is only too low. */
     _Atomic(uint64_t) saved_generation;
-    _Atomic(uint64_t) saving_generation; /* set before a slot is written: >= every generation in PATH */
+    _Atomic(uint64_t) saving_generation; /* set before a slot is written: PATH's generation is this one or the
+                                            saved one */
     _Atomic(uint32_t) saved_slot;
     _Atomic(uint32_t) poisoned;
     _Atomic(uint32_t) unsynced; /* the checkpoint was loaded, and nobody has synced it since */

@@ -4,9 +4,9 @@
  *
  * Invariants:
  *  - The slot that live->saved_slot names has been synced with its present bytes (unless live->unsynced is set: then it
- * was loaded, and the first save syncs it). A save writes the other slot and only afterwards, when that is synced, says
- * so in the live header. So between any two system calls one slot holds the last acknowledged checkpoint, whatever
- * becomes of the other.
+ * was loaded, and the first save syncs it, or the generations differ: then a save was cut short, and the next one
+ * does). A save writes the other slot and only afterwards, when that is synced, says so in the live header. So between
+ * any two system calls one slot holds the last acknowledged checkpoint, whatever becomes of the other.
  *  - live->saving_generation is set before a slot of that generation is written. So PATH's generation is one of the two
  * in the live header, or PATH is not the file that the live file belongs to.
  *  - Marks in the live file are only ever advanced, by those who have applied. So they are never ahead of what is
@@ -74,6 +74,11 @@ static void close_file(struct tidemark_file *file) {
     tidemark_free(file);
 }
 
+static bool ends_in(const char *name, const char *suffix) {
+    size_t length = strlen(name), suffix_length = strlen(suffix);
+    return length >= suffix_length && strcmp(name + length - suffix_length, suffix) == 0;
+}
+
 /* A closed file of that path, its directory open. */
 static int new_file(const struct tidemark_io *io, const char *path, bool readonly, struct tidemark_file **result,
                     tidemark_error *error) {
@@ -82,6 +87,9 @@ static int new_file(const struct tidemark_io *io, const char *path, bool readonl
     size_t length = strlen(path) + 1, name_length = strlen(name);
     if (name_length == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return tidemark_fail(error, TIDEMARK_EINVAL, "%s: the path of a state must end in a file name", path);
+    if (ends_in(name, ".live") || ends_in(name, ".new"))
+        return tidemark_fail(error, TIDEMARK_EINVAL,
+                             "%s: names that end in .live and .new are for the files that belong to a state", path);
     struct tidemark_file *file =
         tidemark_calloc(1, sizeof *file + length + name_length + sizeof ".live" + name_length + sizeof ".new");
     if (file == NULL) return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory", path);
@@ -128,6 +136,11 @@ static int open_plain(const struct tidemark_file *file, const char *name, const 
     if (fd < 0 && errno == ELOOP)
         return tidemark_fail(error, TIDEMARK_EDENIED, "%s%s: is a symbolic link; name the file itself", file->path,
                              suffix);
+    if (fd < 0 && (errno == EISDIR || errno == ENXIO)) /* ENXIO: a socket, or a device that is not there */
+        return tidemark_fail(error, TIDEMARK_EDENIED, "%s%s: is not a plain file: %s", file->path, suffix,
+                             strerror(errno));
+    if (fd < 0 && errno == EACCES)
+        return tidemark_fail(error, TIDEMARK_EDENIED, "%s%s: cannot open it: %s", file->path, suffix, strerror(errno));
     if (fd < 0) return tidemark_io_fail(error, file->path, suffix, "cannot open it");
     int code = 0;
     if (file->io->fstat(fd, &status) < 0) code = tidemark_io_fail(error, file->path, suffix, "cannot read its status");
@@ -181,10 +194,10 @@ static int lock_attach(const struct tidemark_file *file, int fd, tidemark_error 
 
 /* Whether this process is the only one attached: 1, 0. Both files must give the same answer, else somebody holds files
  * that are no longer the ones on disk: EBUSY. Who detaches closes one file after the other, so a difference gets a
- * moment to pass. */
+ * moment to pass: a second, lest a busy machine make a mistake of it. */
 static int attach_locks(const struct tidemark_file *file, tidemark_error *error) {
     static const struct timespec pause = {0, 1000000};
-    for (int attempt = 0; attempt < 100; attempt++) {
+    for (int attempt = 0; attempt < 1000; attempt++) {
         int alone = lock_attach(file, file->fd, error);
         int live_alone = file->live_fd >= 0 && alone >= 0 ? lock_attach(file, file->live_fd, error) : alone;
         if (alone < 0 || live_alone < 0) return alone < 0 ? alone : live_alone;
@@ -229,8 +242,15 @@ static int remake_live(struct tidemark_file *file, const struct tidemark_live_id
 }
 
 /* What the first one does who attaches: the marks become at least the checkpoint's, and the live header is set from it.
- * The generation comes last: until then the live file is not trusted. */
-static void begin(struct tidemark_live *live, const struct tidemark_checkpoint *checkpoint) {
+ * The generations come last: until then a new live file is not trusted. In a new one the generations go on from a
+ * random number, for PATH may have been restored from an older copy: no generation that is written from now on shall
+ * be one that another copy of it has. */
+static int begin(struct tidemark_file *file, const struct tidemark_checkpoint *checkpoint, tidemark_error *error) {
+    struct tidemark_live *live = file->live;
+    unsigned char random[16] = {0};
+    bool made = atomic_load(&live->saving_generation) < checkpoint->generation;
+    if (made && checkpoint->generation > 1 && file->io->random_id(random) < 0)
+        return fail_io(file, "cannot get a random number", error);
     for (size_t i = 0; i < checkpoint->count; i++)
         (void)tidemark_slot_advance(&live->slots[checkpoint->marks[i].shard], checkpoint->marks[i].seqno);
     atomic_store(&live->unsynced, 1);
@@ -238,9 +258,9 @@ static void begin(struct tidemark_live *live, const struct tidemark_checkpoint *
     atomic_store(&live->prepared[checkpoint->number], checkpoint->block_size);
     atomic_store(&live->prepared[!checkpoint->number], 0);
     atomic_store(&live->poisoned, 0);
-    if (atomic_load(&live->saving_generation) < checkpoint->generation)
-        atomic_store(&live->saving_generation, checkpoint->generation);
     atomic_store(&live->saved_generation, checkpoint->generation);
+    if (made) atomic_store(&live->saving_generation, checkpoint->generation + tidemark_get32(random));
+    return 0;
 }
 
 /* Adds what was asked for and, for the first one, what the checkpoint holds. */
@@ -275,7 +295,7 @@ static int attach_locked(struct tidemark_file *file, const uint32_t *shards, siz
             error, TIDEMARK_EBUSY,
             "%s: other processes are attached to a live file that does not belong to it: end them first", file->path);
     if (result == 0) result = add_shards(file, alone ? &checkpoint : NULL, shards, count, error);
-    if (result == 0 && alone) begin(file->live, &checkpoint);
+    if (result == 0 && alone) result = begin(file, &checkpoint, error);
     tidemark_checkpoint_clear(&checkpoint);
     return result;
 }
@@ -416,6 +436,7 @@ static int poison(struct tidemark_file *file, tidemark_error *error) {
 }
 
 static int check_saving(struct tidemark_file *file, tidemark_error *error) {
+    unsigned char id[16];
     int current = is_current(file, file->name, file->fd, error);
     int live_current = current == 1 ? is_current(file, file->live_name, file->live_fd, error) : current;
     if (live_current < 0) return live_current;
@@ -423,6 +444,14 @@ static int check_saving(struct tidemark_file *file, tidemark_error *error) {
         return tidemark_fail(error, TIDEMARK_EREPLACED,
                              "%s%s: was deleted or replaced since it was opened: close the state and open it anew",
                              file->path, current ? ".live" : "");
+    /* another file may have been copied over it in place */
+    int result = tidemark_checkpoint_file_id(file->io, file->fd, file->path, id, error);
+    if (result < 0) return result;
+    if (memcmp(id, file->id, sizeof id) != 0)
+        return tidemark_fail(error, TIDEMARK_EREPLACED,
+                             "%s: was overwritten with another state since it was opened: close the state and open it "
+                             "anew",
+                             file->path);
     if (atomic_load(&file->live->poisoned))
         return tidemark_fail(error, TIDEMARK_EPOISONED,
                              "%s: an earlier sync failed: close the state in every process and open it anew",
@@ -430,8 +459,10 @@ static int check_saving(struct tidemark_file *file, tidemark_error *error) {
     return 0;
 }
 
-/* The first save of all who are attached: what was loaded may stand in the page cache only, as may the file's name in
- * its directory. */
+/* Makes the newest checkpoint in PATH the last durable one. Needed at the first save of all who are attached, for what
+ * was loaded may stand in the page cache only, as may the file's name in its directory; and after a save that did not
+ * come to its end, for it may have left a whole slot of its generation, which the live header would not name any more
+ * once the next save has begun. */
 static int settle(struct tidemark_file *file, tidemark_error *error) {
     struct tidemark_checkpoint checkpoint;
     struct tidemark_live *live = file->live;
@@ -500,7 +531,9 @@ static int save(tidemark_state *state, const tidemark_note *notes, size_t count,
     size_t merged_size = 0;
     uint64_t generation;
     int result = check_saving(file, error);
-    if (result == 0 && atomic_load(&file->live->unsynced)) result = settle(file, error);
+    if (result == 0 && (atomic_load(&file->live->unsynced) ||
+                        atomic_load(&file->live->saved_generation) != atomic_load(&file->live->saving_generation)))
+        result = settle(file, error);
     if (result == 0) result = refresh_notes(file, error);
     if (result < 0) return result;
 

@@ -168,8 +168,8 @@ TIDEMARK_API int tidemark_state_open(const char *path, const uint32_t *shards, s
 
 /* Makes the marks durable: on success every mark that stood when the call began is. `notes` replace the kept notes of
  * their shards, others stay. Blocks for one fdatasync; savers take turns. EUNSUPPORTED for a state in memory, EINVAL,
- * EUNKNOWN_SHARD for a note, EREADONLY, EFORKED, EREPLACED, EPOISONED, ENOMEM, EIO. After an EIO from a sync the
- * checkpoint is done or not, and the state is poisoned for all who have it open; after any other error the last
+ * EUNKNOWN_SHARD for a note, EREADONLY, EFORKED, EREPLACED, ECORRUPT, EPOISONED, ENOMEM, EIO. After an EIO from a sync
+ * the checkpoint is done or not, and the state is poisoned for all who have it open; after any other error the last
  * checkpoint stands. */
 TIDEMARK_API int tidemark_state_checkpoint(tidemark_state *state, const tidemark_note *notes, size_t count,
                                            tidemark_error *error);
