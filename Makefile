@@ -1,6 +1,6 @@
 # tidemark. `make test` does everything on a fresh machine; `make` alone builds.
 #
-#   make            the Lua module (LUA=5.4 or LUA=5.3), the C libraries, tidemark.pc: into $(BUILD)
+#   make            the Lua modules (LUA=5.4 or LUA=5.3), the C libraries, tidemark.pc: into $(BUILD)
 #   make test       deps, build, every spec
 #   make lint       warnings, formatting, static analysis, exported names
 #   make check      the specs under Lua 5.3 and under AddressSanitizer, the thread programs under ThreadSanitizer
@@ -24,6 +24,8 @@ CORE  := $(patsubst csrc/core/%.c,%,$(wildcard csrc/core/*.c))
 BIND  := $(patsubst csrc/lua/%.c,%,$(wildcard csrc/lua/*.c))
 PROGS := $(patsubst spec/c/%.c,%,$(wildcard spec/c/*.c))
 MODULE = $(BUILD)/lua$(LUA)/tidemark/core.so
+# only where libsqlite3 is: the rest does not need it
+SQLITE_MODULE = $(if $(shell pkg-config --exists sqlite3 && echo yes),$(BUILD)/lua$(LUA)/tidemark/sqlite.so)
 
 # objects: of the libraries, whose API is exported; of the Lua module, which exports luaopen_ only
 LIB_OBJECTS     = $(CORE:%=$(BUILD)/lib/%.o)
@@ -31,7 +33,7 @@ MODULE_OBJECTS  = $(CORE:%=$(BUILD)/lua$(LUA)/core_%.o) $(BIND:%=$(BUILD)/lua$(L
 
 .PHONY: all deps lint-deps programs test spec lint check check-lua53 check-asan check-tsan install clean
 .DELETE_ON_ERROR:
-all: $(MODULE) $(BUILD)/libtidemark.a $(BUILD)/libtidemark.so $(BUILD)/tidemark.pc
+all: $(MODULE) $(SQLITE_MODULE) $(BUILD)/libtidemark.a $(BUILD)/libtidemark.so $(BUILD)/tidemark.pc
 
 $(BUILD)/lib/%.o: csrc/core/%.c
 	@mkdir -p $(@D)
@@ -48,6 +50,14 @@ $(BUILD)/lua$(LUA)/lua_%.o: csrc/lua/%.c
 $(MODULE): $(MODULE_OBJECTS)
 	@mkdir -p $(@D)
 	$(CC) -shared $(CFLAGS) $(LDFLAGS) $^ -o $@ -pthread
+
+$(BUILD)/lua$(LUA)/sqlite_%.o: csrc/sqlite/%.c
+	@mkdir -p $(@D)
+	$(COMPILE) $(LUA_CFLAGS) $(shell pkg-config --cflags sqlite3) -c $< -o $@
+
+$(BUILD)/lua$(LUA)/tidemark/sqlite.so: $(BUILD)/lua$(LUA)/sqlite_sqlite.o
+	@mkdir -p $(@D)
+	$(CC) -shared $(CFLAGS) $(LDFLAGS) $^ -o $@ $(shell pkg-config --libs sqlite3)
 
 $(BUILD)/libtidemark.a: $(LIB_OBJECTS)
 	rm -f $@
@@ -120,7 +130,7 @@ THREADS = $(filter %threads,$(PROGS))
 run-tsan: $(THREADS:%=$(BUILD)/spec/%)
 	@for program in $^; do echo "$$program"; TSAN_OPTIONS=halt_on_error=1 $$program || exit 1; done
 
-LUACHECK = luacheck --quiet lua spec *.rockspec
+LUACHECK = luacheck --quiet lua spec *.rockspec rockspecs/*.rockspec
 SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch])
 
 # ctuuninitvar: an error that is written on failure only is passed unset
@@ -132,7 +142,9 @@ lint:
 	done; done
 	cppcheck --quiet --std=c11 --error-exitcode=1 --enable=warning,portability -UTIDEMARK_ALLOC_H \
 	    --suppress=ctuuninitvar -Icsrc/include csrc
-	@! nm -D --defined-only build/lint-gcc-5.4/lua5.4/tidemark/core.so | grep -v ' luaopen_' || { echo 'core.so exports more than luaopen_'; exit 1; }
+	@for module in core sqlite; do \
+	    ! nm -D --defined-only build/lint-gcc-5.4/lua5.4/tidemark/$$module.so | grep -v ' luaopen_' || { echo "$$module.so exports more than luaopen_"; exit 1; }; \
+	done
 	@! nm -D --defined-only build/lint-gcc-5.4/libtidemark.so.0 | grep -v ' tidemark_' || { echo 'libtidemark.so exports other names'; exit 1; }
 
 # ---- installing ----
@@ -144,7 +156,7 @@ install: all
 	install -m 755 $(BUILD)/libtidemark.so.0 $(DESTDIR)$(PREFIX)/lib
 	ln -sf libtidemark.so.0 $(DESTDIR)$(PREFIX)/lib/libtidemark.so
 	install -m 644 $(BUILD)/tidemark.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
-	install -m 755 $(MODULE) $(DESTDIR)$(PREFIX)/lib/lua/$(LUA)/tidemark
+	install -m 755 $(MODULE) $(SQLITE_MODULE) $(DESTDIR)$(PREFIX)/lib/lua/$(LUA)/tidemark
 	install -m 644 lua/tidemark/*.lua $(DESTDIR)$(PREFIX)/share/lua/$(LUA)/tidemark
 
 clean:
@@ -152,7 +164,7 @@ clean:
 
 # ---- dependencies: Debian's packages where there is apt, else luarocks for the Lua ones ----
 
-PACKAGES      = gcc libc6-dev pkg-config lua5.4 liblua5.4-dev lua-busted lua-cjson lua-dkjson lua-luv lua-cqueues luarocks binutils
+PACKAGES      = gcc libc6-dev pkg-config lua5.4 liblua5.4-dev lua-busted lua-cjson lua-dkjson lua-luv lua-cqueues luarocks binutils libsqlite3-dev
 LINT_PACKAGES = clang clang-format cppcheck lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
 ROCKS         = busted lua-cjson dkjson luv cqueues
 

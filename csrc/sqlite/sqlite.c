@@ -1,0 +1,477 @@
+/*
+ * tidemark.sqlite: a small SQLite binding that keeps 64-bit integers and strings with zero bytes whole.
+ *
+ * It knows SQLite and Lua only. A caller's mistake raises; what can happen to a correct program returns nil, message,
+ * code; no memory raises. A statement is always in one of two places: idle (reset, without values) in its database's
+ * cache, or in use by one exec or one iterator. Closing a database finalizes both kinds, so an iterator asks its
+ * database whether it is open before it touches its statement.
+ */
+#define _GNU_SOURCE /* dladdr */
+#include <dlfcn.h>
+#include <errno.h>
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include <lauxlib.h>
+#include <sqlite3.h>
+
+#define DATABASE "tidemark.sqlite.database"
+#define ROWS     "tidemark.sqlite.rows"
+#define BLOB     "tidemark.sqlite.blob"
+
+#define CACHE_SIZE 64   /* idle statements that a database keeps */
+#define RETRY_MS   10   /* between two attempts at the settings of a new connection */
+#define TIMEOUT_MS 5000 /* busy_timeout, where it is not given */
+
+_Static_assert(sizeof(lua_Integer) == sizeof(sqlite3_int64), "64-bit Lua integers");
+
+struct database {
+    sqlite3 *handle;                 /* NULL: closed, for ever */
+    int idle;                        /* how many statements are in `cache` */
+    sqlite3_stmt *cache[CACHE_SIZE]; /* the one used last comes first */
+};
+
+struct rows {
+    struct database *db; /* the user value keeps it alive */
+    sqlite3_stmt *stmt;  /* NULL: ended or closed; dangles once the database is closed */
+    bool waiting;        /* the statement stands on a row that was not given yet */
+    bool ended;
+};
+
+/* ---- errors ---- */
+
+/* Words for SQLite's primary result codes; the rest is "ERROR". */
+static const char *const words[] = {
+    [SQLITE_ERROR] = "ERROR",       [SQLITE_PERM] = "DENIED",       [SQLITE_ABORT] = "ABORT",
+    [SQLITE_BUSY] = "BUSY",         [SQLITE_LOCKED] = "LOCKED",     [SQLITE_READONLY] = "READONLY",
+    [SQLITE_IOERR] = "IO",          [SQLITE_CORRUPT] = "CORRUPT",   [SQLITE_FULL] = "FULL",
+    [SQLITE_CANTOPEN] = "CANTOPEN", [SQLITE_PROTOCOL] = "PROTOCOL", [SQLITE_SCHEMA] = "SCHEMA",
+    [SQLITE_TOOBIG] = "TOOBIG",     [SQLITE_MISMATCH] = "MISMATCH", [SQLITE_CONSTRAINT] = "CONSTRAINT",
+    [SQLITE_NOTADB] = "NOTADB",
+};
+
+static int push_error(lua_State *L, const char *path, const char *message, const char *code) {
+    lua_pushnil(L);
+    lua_pushfstring(L, "%s: %s", path, message);
+    lua_pushstring(L, code);
+    return 3;
+}
+
+/* nil, message, code for what the last call on the connection answered. */
+static int push_failure(lua_State *L, sqlite3 *handle, const char *path, int result) {
+    unsigned primary = (unsigned)result & 0xff;
+    const char *message = sqlite3_errmsg(handle), *code = NULL;
+    if (primary == SQLITE_NOMEM) return luaL_error(L, "not enough memory");
+    if (primary < sizeof words / sizeof *words) code = words[primary];
+    if (primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN) {
+        int number = sqlite3_system_errno(handle);
+        if (number != 0) message = lua_pushfstring(L, "%s: %s", message, strerror(number));
+        if (primary == SQLITE_CANTOPEN && number == ENOENT) code = "NOT_FOUND";
+    }
+    return push_error(L, path, message, code != NULL ? code : "ERROR");
+}
+
+/* ---- databases ---- */
+
+static struct database *check_database(lua_State *L) {
+    struct database *db = luaL_checkudata(L, 1, DATABASE);
+    luaL_argcheck(L, db->handle != NULL, 1, "closed database");
+    return db;
+}
+
+struct options {
+    bool readonly, existing;
+    int timeout_ms;
+};
+
+static struct options check_options(lua_State *L, int argument) {
+    struct options options = {false, false, TIMEOUT_MS};
+    if (lua_isnoneornil(L, argument)) return options;
+    luaL_checktype(L, argument, LUA_TTABLE);
+    for (lua_pushnil(L); lua_next(L, argument); lua_pop(L, 1)) {
+        const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
+        bool readonly = strcmp(name, "readonly") == 0, create = strcmp(name, "create") == 0;
+        if (strcmp(name, "busy_timeout") == 0) {
+            lua_Number seconds = lua_type(L, -1) == LUA_TNUMBER ? lua_tonumber(L, -1) : -1;
+            if (!(seconds >= 0 && seconds <= 2147483))
+                luaL_argerror(L, argument, "option 'busy_timeout' must be a number of seconds from 0 to 2147483");
+            options.timeout_ms = (int)(seconds * 1000);
+        } else if (readonly || create) {
+            if (!lua_isboolean(L, -1))
+                luaL_argerror(L, argument, lua_pushfstring(L, "option '%s' must be a boolean", name));
+            if (readonly) options.readonly = lua_toboolean(L, -1);
+            else options.existing = !lua_toboolean(L, -1);
+        } else {
+            luaL_argerror(L, argument, lua_pushfstring(L, "no such option: '%s'", name));
+        }
+    }
+    return options;
+}
+
+/* What a connection is told before its use, and the answer without which it is not used. The first is a question and
+ * also reads the file's header and schema: strings are UTF-8 or any bytes, which UTF-16 could not keep. */
+static const struct setting {
+    const char *pragma, *wanted;
+} settings[] = {
+    {"PRAGMA encoding", "UTF-8"},
+    {"PRAGMA journal_mode = WAL", "wal"},
+    {"PRAGMA synchronous = FULL", ""},
+    {"PRAGMA synchronous", "2"},
+};
+
+/* Runs the pragma and copies its answer. */
+static int run_pragma(sqlite3 *handle, const char *pragma, char *answer, int size) {
+    sqlite3_stmt *stmt;
+    int result = sqlite3_prepare_v2(handle, pragma, -1, &stmt, NULL);
+    if (result != SQLITE_OK) return result;
+    const char *text = sqlite3_step(stmt) == SQLITE_ROW ? (const char *)sqlite3_column_text(stmt, 0) : NULL;
+    sqlite3_snprintf(size, answer, "%s", text != NULL ? text : "");
+    return sqlite3_finalize(stmt);
+}
+
+/* Pushes nothing, or nil, message, code. SQLite's busy handler does not help when two connections turn the same new
+ * file to WAL, since both hold a read lock; so this waits by itself, before there is a busy handler. */
+static int apply_settings(lua_State *L, sqlite3 *handle, const char *path, const struct options *options) {
+    size_t count = options->readonly ? 1 : sizeof settings / sizeof *settings;
+    int patience = options->timeout_ms;
+    for (const struct setting *setting = settings; setting < settings + count; setting++) {
+        char answer[32];
+        int result;
+        while ((result = run_pragma(handle, setting->pragma, answer, sizeof answer)) != SQLITE_OK) {
+            if ((result & 0xff) != SQLITE_BUSY || patience <= 0) return push_failure(L, handle, path, result);
+            patience -= sqlite3_sleep(RETRY_MS);
+        }
+        if (strcmp(answer, setting->wanted) != 0)
+            return push_error(L, path,
+                              lua_pushfstring(L, "%s: '%s', must be '%s'", setting->pragma, answer, setting->wanted),
+                              "UNSUPPORTED");
+    }
+    sqlite3_busy_timeout(handle, options->timeout_ms);
+    return 0;
+}
+
+static int database_close(lua_State *L) {
+    struct database *db = luaL_checkudata(L, 1, DATABASE);
+    sqlite3 *handle = db->handle;
+    if (handle == NULL) return 0;
+    db->handle = NULL;
+    for (sqlite3_stmt *stmt; (stmt = sqlite3_next_stmt(handle, NULL)) != NULL;) sqlite3_finalize(stmt);
+    sqlite3_close(handle);
+    return 0;
+}
+
+static int sqlite_open(lua_State *L) {
+    size_t length;
+    luaL_checktype(L, 1, LUA_TSTRING);
+    const char *path = lua_tolstring(L, 1, &length), *file = path;
+    luaL_argcheck(L, length > 0 && strlen(path) == length, 1, "path is empty or has a zero byte");
+    luaL_argcheck(L, strcmp(path, ":memory:") != 0, 1, "a database in memory is not offered");
+    struct options options = check_options(L, 2);
+    /* lest SQLite take the name for a URI, which may lead to memory */
+    if (path[0] != '/') file = lua_pushfstring(L, "./%s", path);
+    int flags = options.readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE;
+    if (!options.readonly && !options.existing) flags |= SQLITE_OPEN_CREATE;
+
+    struct database *db = lua_newuserdata(L, sizeof *db);
+    *db = (struct database){NULL, 0, {NULL}};
+    luaL_setmetatable(L, DATABASE);
+    int result = sqlite3_open_v2(file, &db->handle, flags | SQLITE_OPEN_NOMUTEX, NULL), pushed = 0;
+    if (db->handle == NULL) return luaL_error(L, "not enough memory");
+    if (result != SQLITE_OK) pushed = push_failure(L, db->handle, path, result);
+    else if (!options.readonly && sqlite3_db_readonly(db->handle, "main") != 0) /* a file that may only be read */
+        pushed = push_error(L, path, sqlite3_errstr(SQLITE_READONLY), words[SQLITE_READONLY]);
+    else pushed = apply_settings(L, db->handle, path, &options);
+    if (pushed == 0) return 1;
+    sqlite3_close(db->handle);
+    db->handle = NULL;
+    return pushed;
+}
+
+static int database_in_transaction(lua_State *L) {
+    lua_pushboolean(L, !sqlite3_get_autocommit(check_database(L)->handle));
+    return 1;
+}
+
+/* ---- values ---- */
+
+/* sqlite.blob(string): a userdata whose user value is the string. */
+static int sqlite_blob(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TSTRING);
+    (void)lua_newuserdata(L, 0);
+    lua_pushvalue(L, 1);
+    lua_setuservalue(L, -2);
+    luaL_setmetatable(L, BLOB);
+    return 1;
+}
+
+static void check_value(lua_State *L, int index) {
+    switch (lua_type(L, index)) {
+    case LUA_TNIL:
+    case LUA_TBOOLEAN:
+    case LUA_TSTRING: return;
+    case LUA_TNUMBER: /* SQLite would make it NULL */
+        luaL_argcheck(L, lua_isinteger(L, index) || !isnan(lua_tonumber(L, index)), index, "NaN cannot be stored");
+        return;
+    default:
+        if (luaL_testudata(L, index, BLOB) == NULL)
+            luaL_argerror(
+                L, index,
+                lua_pushfstring(L, "nil, boolean, number, string or blob expected, got %s", luaL_typename(L, index)));
+    }
+}
+
+/* Binds the value at `index`, which check_value let pass, and raises nothing. */
+static int bind_value(lua_State *L, int index, sqlite3_stmt *stmt, int parameter, sqlite3_destructor_type lifetime) {
+    size_t length;
+    const char *bytes;
+    switch (lua_type(L, index)) {
+    case LUA_TNIL: return sqlite3_bind_null(stmt, parameter);
+    case LUA_TBOOLEAN: return sqlite3_bind_int(stmt, parameter, lua_toboolean(L, index));
+    case LUA_TNUMBER:
+        if (lua_isinteger(L, index)) return sqlite3_bind_int64(stmt, parameter, lua_tointeger(L, index));
+        return sqlite3_bind_double(stmt, parameter, lua_tonumber(L, index));
+    case LUA_TSTRING:
+        bytes = lua_tolstring(L, index, &length);
+        return sqlite3_bind_text64(stmt, parameter, bytes, length, lifetime, SQLITE_UTF8);
+    default: /* a blob */
+        lua_getuservalue(L, index);
+        bytes = lua_tolstring(L, -1, &length);
+        lua_pop(L, 1); /* the blob keeps it alive */
+        return sqlite3_bind_blob64(stmt, parameter, bytes, length, lifetime);
+    }
+}
+
+static void push_column(lua_State *L, sqlite3_stmt *stmt, int column) {
+    switch (sqlite3_column_type(stmt, column)) {
+    case SQLITE_INTEGER: lua_pushinteger(L, sqlite3_column_int64(stmt, column)); return;
+    case SQLITE_FLOAT: lua_pushnumber(L, sqlite3_column_double(stmt, column)); return;
+    case SQLITE_NULL: lua_pushnil(L); return;
+    default: { /* TEXT, too: sqlite3_column_text would copy it to put a zero byte behind */
+        const char *bytes = sqlite3_column_blob(stmt, column);
+        int length = sqlite3_column_bytes(stmt, column);
+        if (bytes == NULL && length > 0) luaL_error(L, "not enough memory");
+        lua_pushlstring(L, bytes != NULL ? bytes : "", (size_t)length);
+    }
+    }
+}
+
+/* ---- statements ---- */
+
+static bool is_blank(const char *sql) {
+    return sql[strspn(sql, " \t\r\n\f;")] == '\0';
+}
+
+/* Takes an idle statement of this SQL out of the cache, or NULL. SQLite keeps the text up to the statement's end. */
+static sqlite3_stmt *take_idle(struct database *db, const char *sql) {
+    for (int i = 0; i < db->idle; i++) {
+        sqlite3_stmt *stmt = db->cache[i];
+        size_t length = strlen(sqlite3_sql(stmt));
+        if (strncmp(sqlite3_sql(stmt), sql, length) == 0 && is_blank(sql + length)) {
+            db->idle--;
+            memmove(db->cache + i, db->cache + i + 1, (size_t)(db->idle - i) * sizeof *db->cache);
+            return stmt;
+        }
+    }
+    return NULL;
+}
+
+static void put_idle(struct database *db, sqlite3_stmt *stmt) {
+    sqlite3_reset(stmt);
+    sqlite3_clear_bindings(stmt);
+    if (db->idle == CACHE_SIZE) sqlite3_finalize(db->cache[--db->idle]);
+    memmove(db->cache + 1, db->cache, (size_t)db->idle++ * sizeof *db->cache);
+    db->cache[0] = stmt;
+}
+
+/* Whether the text holds a statement or anything else that is not space, comment or semicolon. */
+static bool has_statement(sqlite3 *handle, const char *sql) {
+    sqlite3_stmt *stmt = NULL;
+    if (is_blank(sql)) return false;
+    int result = sqlite3_prepare_v2(handle, sql, -1, &stmt, NULL);
+    sqlite3_finalize(stmt);
+    return result != SQLITE_OK || stmt != NULL;
+}
+
+/* The arguments of exec and rows: database, SQL, values. */
+static struct database *check_call(lua_State *L) {
+    struct database *db = check_database(L);
+    size_t length;
+    luaL_checktype(L, 2, LUA_TSTRING);
+    const char *sql = lua_tolstring(L, 2, &length);
+    luaL_argcheck(L, strlen(sql) == length, 2, "SQL has a zero byte");
+    for (int index = lua_gettop(L); index >= 3; index--) check_value(L, index);
+    return db;
+}
+
+/* Prepares the SQL at 2 and binds the values from 3 to `top`, all checked: an SQLite result. *stmt is set before
+ * anything fails that leaves one. Where it raises, no statement is in use. */
+static int start_statement(lua_State *L, struct database *db, int top, sqlite3_destructor_type lifetime,
+                           sqlite3_stmt **stmt) {
+    const char *sql = lua_tostring(L, 2), *rest = "";
+    sqlite3_stmt *found = take_idle(db, sql);
+    if (found == NULL) {
+        int result = sqlite3_prepare_v3(db->handle, sql, -1, SQLITE_PREPARE_PERSISTENT, &found, &rest);
+        if (result != SQLITE_OK) return result;
+        luaL_argcheck(L, found != NULL, 2, "no SQL statement in it");
+    }
+    int wanted = sqlite3_bind_parameter_count(found);
+    bool more = has_statement(db->handle, rest);
+    if (more || wanted != top - 2) {
+        put_idle(db, found);
+        luaL_argcheck(L, !more, 2, "one SQL statement expected, more follows");
+        luaL_argerror(L, wanted < top - 2 ? 3 + wanted : top + 1,
+                      lua_pushfstring(L, "%d SQL parameters to bind, got %d values", wanted, top - 2));
+    }
+    *stmt = found;
+    for (int index = 3; index <= top; index++) {
+        int result = bind_value(L, index, found, index - 2, lifetime);
+        if (result != SQLITE_OK) return result;
+    }
+    return SQLITE_OK;
+}
+
+/* Ends the use of *stmt, if any: pushes nothing where `result` is no error, else nil, message, code. */
+static int end_statement(lua_State *L, struct database *db, sqlite3_stmt **stmt, int result) {
+    sqlite3_stmt *used = *stmt;
+    int pushed = 0;
+    *stmt = NULL;
+    sqlite3_reset(used); /* before pushing, which may raise and leave it to database_close */
+    if (result != SQLITE_OK && result != SQLITE_DONE)
+        pushed = push_failure(L, db->handle, sqlite3_db_filename(db->handle, "main"), result);
+    if (used != NULL) put_idle(db, used);
+    return pushed;
+}
+
+static int database_exec(lua_State *L) {
+    struct database *db = check_call(L);
+    sqlite3_stmt *stmt = NULL;
+    int before = sqlite3_total_changes(db->handle);
+    /* the values stay on Lua's stack until the statement has ended: SQLite need not copy them */
+    int result = start_statement(L, db, lua_gettop(L), SQLITE_STATIC, &stmt);
+    if (result == SQLITE_OK) do
+            result = sqlite3_step(stmt);
+        while (result == SQLITE_ROW);
+    /* sqlite3_changes tells of the last statement that could change rows, which may be an earlier one */
+    int changed = sqlite3_total_changes(db->handle) == before ? 0 : sqlite3_changes(db->handle);
+    int pushed = end_statement(L, db, &stmt, result);
+    if (pushed > 0) return pushed;
+    lua_pushinteger(L, changed);
+    return 1;
+}
+
+/* ---- rows ---- */
+
+/* Raises the nil, message, code on top of the stack. */
+static int raise_failure(lua_State *L) {
+    return luaL_error(L, "%s (%s)", lua_tostring(L, -2), lua_tostring(L, -1));
+}
+
+static int rows_next(lua_State *L) {
+    struct rows *rows = lua_touserdata(L, lua_upvalueindex(1));
+    if (rows->ended) {
+        lua_pushnil(L);
+        return 1;
+    }
+    if (rows->stmt == NULL || rows->db->handle == NULL) return luaL_error(L, "these rows or their database are closed");
+    if (!rows->waiting) {
+        int result = sqlite3_step(rows->stmt);
+        if (result != SQLITE_ROW) {
+            rows->ended = result == SQLITE_DONE;
+            if (end_statement(L, rows->db, &rows->stmt, result) > 0) return raise_failure(L);
+            lua_pushnil(L);
+            return 1;
+        }
+        rows->waiting = true;
+    }
+    int count = sqlite3_data_count(rows->stmt);
+    luaL_checkstack(L, count, "too many columns");
+    for (int column = 0; column < count; column++) push_column(L, rows->stmt, column);
+    if (lua_isnil(L, -count))
+        return luaL_error(L, "the first column is NULL, which would end a loop: select another first");
+    rows->waiting = false;
+    return count;
+}
+
+/* A statement that changes rows outside a transaction commits here when it was broken off, and that can fail. */
+static int rows_close(lua_State *L) {
+    struct rows *rows = luaL_checkudata(L, 1, ROWS);
+    if (rows->stmt == NULL || rows->db->handle == NULL) return 0;
+    int result = sqlite3_reset(rows->stmt);
+    if (end_statement(L, rows->db, &rows->stmt, result) > 0) return raise_failure(L);
+    return 0;
+}
+
+static int rows_gc(lua_State *L) {
+    struct rows *rows = luaL_checkudata(L, 1, ROWS);
+    if (rows->stmt != NULL && rows->db->handle != NULL) put_idle(rows->db, rows->stmt);
+    rows->stmt = NULL;
+    return 0;
+}
+
+static int database_rows(lua_State *L) {
+    struct database *db = check_call(L);
+    int top = lua_gettop(L);
+    struct rows *rows = lua_newuserdata(L, sizeof *rows);
+    *rows = (struct rows){db, NULL, false, false};
+    lua_pushvalue(L, 1);
+    lua_setuservalue(L, -2);
+    luaL_setmetatable(L, ROWS);
+    int result = start_statement(L, db, top, SQLITE_TRANSIENT, &rows->stmt);
+    /* the first step here, so that what fails there is returned and not raised */
+    if (result == SQLITE_OK) result = sqlite3_step(rows->stmt);
+    rows->waiting = result == SQLITE_ROW;
+    rows->ended = result == SQLITE_DONE;
+    if (!rows->waiting) {
+        int pushed = end_statement(L, db, &rows->stmt, result);
+        if (pushed > 0) return pushed;
+    }
+    lua_pushvalue(L, -1);
+    lua_pushcclosure(L, rows_next, 1);
+    lua_pushnil(L);
+    lua_pushnil(L);
+    lua_pushvalue(L, -4);
+    return 4;
+}
+
+/* ---- registration ---- */
+
+static void new_class(lua_State *L, const char *name, const luaL_Reg *metamethods, const luaL_Reg *methods) {
+    luaL_newmetatable(L, name);
+    luaL_setfuncs(L, metamethods, 0);
+    lua_newtable(L);
+    luaL_setfuncs(L, methods, 0);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}
+
+/* lua_close unloads C modules, and SQLite with them; connections of other lua_States may be in use. So it stays. */
+static void pin_library(void) {
+    Dl_info info;
+    if (dladdr(words, &info) != 0) (void)dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
+}
+
+__attribute__((visibility("default"))) int luaopen_tidemark_sqlite(lua_State *L);
+
+int luaopen_tidemark_sqlite(lua_State *L) {
+    static const luaL_Reg none[] = {{NULL, NULL}};
+    static const luaL_Reg functions[] = {{"open", sqlite_open}, {"blob", sqlite_blob}, {NULL, NULL}};
+    static const luaL_Reg database_methods[] = {
+        {"exec", database_exec},
+        {"rows", database_rows},
+        {"in_transaction", database_in_transaction},
+        {"close", database_close},
+        {NULL, NULL},
+    };
+    static const luaL_Reg database_metamethods[] = {
+        {"__gc", database_close}, {"__close", database_close}, {NULL, NULL}};
+    static const luaL_Reg rows_methods[] = {{"close", rows_close}, {NULL, NULL}};
+    static const luaL_Reg rows_metamethods[] = {{"__gc", rows_gc}, {"__close", rows_close}, {NULL, NULL}};
+
+    pin_library();
+    new_class(L, DATABASE, database_metamethods, database_methods);
+    new_class(L, ROWS, rows_metamethods, rows_methods);
+    new_class(L, BLOB, none, none);
+    luaL_newlib(L, functions);
+    return 1;
+}
