@@ -410,10 +410,11 @@ int tidemark_state_open(const char *path, const uint32_t *shards, size_t count, 
     return tidemark_state_open_io(&tidemark_io_system, path, shards, count, flags, state, error);
 }
 
-/* ---- for the log ---- */
+/* ---- asking, and the lock of a log's writer ---- */
 
 int tidemark_state_is_current(const tidemark_state *state, tidemark_error *error) {
     const struct tidemark_file *file = state->file;
+    if (file == NULL) return 1;
     if (file->live == NULL) return 0;
     int current = is_current(file, file->name, file->fd, error);
     return current == 1 ? is_current(file, file->live_name, file->live_fd, error) : current;

@@ -10,10 +10,6 @@
 int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const uint32_t *shards, size_t count,
                            unsigned flags, tidemark_state **state, tidemark_error *error);
 
-/* Whether the files on disk are still those that are open, and there is a live file among them: 1, or 0 where a reader
- * that follows this state should open it anew. EIO. */
-int tidemark_state_is_current(const tidemark_state *state, tidemark_error *error);
-
 /* Makes the caller the one writer of the log whose heads these are, until the state is closed. ELOCKED, EIO. */
 int tidemark_state_lock_writer(const tidemark_state *state, tidemark_error *error);
 

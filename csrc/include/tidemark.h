@@ -179,6 +179,10 @@ TIDEMARK_API int tidemark_state_checkpoint(tidemark_state *state, const tidemark
 TIDEMARK_API int tidemark_state_note(tidemark_state *state, uint32_t shard, char note[TIDEMARK_NOTE_MAX],
                                      tidemark_error *error);
 
+/* Whether the files on disk are still those that are open, the live file among them: 1, or 0 where who only reads
+ * should open anew, and who writes will get EREPLACED. 1 for a state in memory. EIO. */
+TIDEMARK_API int tidemark_state_is_current(const tidemark_state *state, tidemark_error *error);
+
 /* ---- one follower per shard ---- */
 
 /* Makes the caller the only follower of `shard` among all who have this state: threads that share it and, where it is

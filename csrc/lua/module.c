@@ -2,8 +2,10 @@
 #define _GNU_SOURCE /* dladdr */
 #include <dlfcn.h>
 
+#include "batch.h"
 #include "clock.h"
 #include "replication_state.h"
+#include "wal.h"
 
 static const tidemark_lua_bridge bridge = {
     TIDEMARK_ABI,
@@ -25,12 +27,16 @@ int luaopen_tidemark_core(lua_State *L) {
     pin_library();
     lua_pushlightuserdata(L, (void *)&bridge);
     lua_setfield(L, LUA_REGISTRYINDEX, TIDEMARK_LUA_BRIDGE);
-    lua_createtable(L, 0, 3);
+    lua_createtable(L, 0, 5);
     lua_pushstring(L, tidemark_version());
     lua_setfield(L, -2, "VERSION");
     tidemark_replication_state_class(L);
     lua_setfield(L, -2, "ReplicationState");
     tidemark_clock_table(L);
     lua_setfield(L, -2, "clock");
+    tidemark_batch_class(L);
+    lua_setfield(L, -2, "Batch");
+    tidemark_wal_class(L);
+    lua_setfield(L, -2, "Wal");
     return 1;
 }

@@ -15,10 +15,9 @@
 #include <string.h>
 
 #include "../core/state.h"
+#include "arguments.h"
 
 #define METATABLE "tidemark.ReplicationState"
-
-_Static_assert(sizeof(lua_Integer) == 8, "seqnos need 64-bit Lua integers");
 
 struct handle {
     uint64_t magic;        /* HANDLE_MAGIC */
@@ -64,78 +63,12 @@ void tidemark_replication_state_push(lua_State *L, tidemark_state *state) {
     handle->state = tidemark_state_retain(state);
 }
 
-/* nil, message, code; or raises where it is the caller's mistake or there is no memory. */
-static int push_failure(lua_State *L, const tidemark_error *error) {
-    if (error->code == TIDEMARK_EINVAL || error->code == TIDEMARK_ENOMEM) return luaL_error(L, "%s", error->message);
-    lua_pushnil(L);
-    lua_pushstring(L, error->message);
-    lua_pushstring(L, tidemark_code_name(error->code));
-    return 3;
-}
-
 /* Ends a function that fills the handle on top of the stack. Lua's collector sees only the handle, so it is told of the
  * bytes behind it; otherwise dropped states would pile up between collections. */
 static int return_new_state(lua_State *L, const struct handle *handle, int result, const tidemark_error *error) {
-    if (result < 0) return push_failure(L, error);
+    if (result < 0) return tidemark_push_failure(L, error);
     if (lua_gc(L, LUA_GCISRUNNING, 0)) lua_gc(L, LUA_GCSTEP, (int)(handle->state->block_size / 1024 + 1));
     return 1;
-}
-
-/* ---- arguments ---- */
-
-static uint32_t check_shard(lua_State *L, int index) {
-    lua_Integer shard = luaL_checkinteger(L, index);
-    if (shard < 0 || shard > TIDEMARK_SHARD_MAX)
-        luaL_argerror(L, index, lua_pushfstring(L, "shard id out of range: %I", (LUAI_UACINT)shard));
-    return (uint32_t)shard;
-}
-
-static int64_t check_seqno(lua_State *L, int index) {
-    lua_Integer seqno = luaL_checkinteger(L, index);
-    if (seqno < 0) luaL_argerror(L, index, lua_pushfstring(L, "seqno out of range: %I", (LUAI_UACINT)seqno));
-    return seqno;
-}
-
-/* The number at `index`, part of the table that is argument `argument`, as an integer from 0 to `most`. `what` names it
- * in messages. */
-static lua_Integer check_element(lua_State *L, int argument, int index, lua_Integer most, const char *what) {
-    int is_integer;
-    lua_Integer value = lua_tointegerx(L, index, &is_integer);
-    if (lua_type(L, index) != LUA_TNUMBER)
-        luaL_argerror(L, argument,
-                      lua_pushfstring(L, "%s must be an integer, not a %s", what, luaL_typename(L, index)));
-    if (!is_integer)
-        luaL_argerror(L, argument,
-                      lua_pushfstring(L, "%s has no integer representation: %f", what, lua_tonumber(L, index)));
-    if (value < 0 || value > most)
-        luaL_argerror(L, argument, lua_pushfstring(L, "%s out of range: %I", what, (LUAI_UACINT)value));
-    return value;
-}
-
-/* The array of shard ids at `argument`, in a userdata that is pushed. */
-static const uint32_t *check_shards(lua_State *L, int argument, size_t *count) {
-    luaL_checktype(L, argument, LUA_TTABLE);
-    size_t length = lua_rawlen(L, argument), found = 0;
-    uint32_t *shards = lua_newuserdata(L, length * sizeof *shards + 1);
-    for (lua_pushnil(L); lua_next(L, argument); lua_pop(L, 1), found++) {
-        lua_Integer position = lua_isinteger(L, -2) ? lua_tointeger(L, -2) : 0;
-        if (position < 1 || (lua_Unsigned)position > length)
-            luaL_argerror(L, argument, "an array of shard ids expected, this table has other keys or holes");
-        shards[position - 1] = (uint32_t)check_element(L, argument, -1, TIDEMARK_SHARD_MAX, "shard id");
-    }
-    if (found != length) luaL_argerror(L, argument, "an array of shard ids expected, this one has holes");
-    *count = length;
-    return shards;
-}
-
-/* What is said of a table that a finalizer added to after its entries were counted. */
-#define GREW "the table grew while it was read"
-
-/* How many entries the table at `argument` has. */
-static size_t count_entries(lua_State *L, int argument) {
-    size_t count = 0;
-    for (lua_pushnil(L); lua_next(L, argument); lua_pop(L, 1)) count++;
-    return count;
 }
 
 /* ---- constructors ---- */
@@ -143,7 +76,7 @@ static size_t count_entries(lua_State *L, int argument) {
 static int state_new(lua_State *L) {
     tidemark_error error;
     size_t count;
-    const uint32_t *shards = check_shards(L, 1, &count);
+    const uint32_t *shards = tidemark_check_shards(L, 1, 1, &count);
     struct handle *handle = push_handle(L);
     return return_new_state(L, handle, tidemark_state_new(shards, count, &handle->state, &error), &error);
 }
@@ -160,7 +93,7 @@ static int state_from_checkpoint_bytes(lua_State *L) {
     size_t length, count;
     luaL_checktype(L, 1, LUA_TSTRING);
     const char *bytes = lua_tolstring(L, 1, &length);
-    const uint32_t *shards = check_shards(L, 2, &count);
+    const uint32_t *shards = tidemark_check_shards(L, 2, 2, &count);
     struct handle *handle = push_handle(L);
     int result = tidemark_state_from_checkpoint_bytes(bytes, length, shards, count, &handle->state, &error);
     return return_new_state(L, handle, result, &error);
@@ -192,7 +125,7 @@ static int state_open(lua_State *L) {
     luaL_argcheck(L, length > 0 && strlen(path) == length, 1, "path is empty or has a zero byte");
     unsigned flags = check_open_options(L, 3);
     /* without shards a new file would track nothing: only what exists can be opened so */
-    if (flags == 0 || !lua_isnoneornil(L, 2)) shards = check_shards(L, 2, &count);
+    if (flags == 0 || !lua_isnoneornil(L, 2)) shards = tidemark_check_shards(L, 2, 2, &count);
     struct handle *handle = push_handle(L);
     int result = tidemark_state_open(path, shards, count, flags, &handle->state, &error);
     return return_new_state(L, handle, result, &error);
@@ -202,7 +135,7 @@ static int state_open(lua_State *L) {
 
 static int state_applied_seqno(lua_State *L) {
     tidemark_state *state = tidemark_replication_state_check(L, 1);
-    int64_t mark = tidemark_state_applied_seqno(state, check_shard(L, 2));
+    int64_t mark = tidemark_state_applied_seqno(state, tidemark_check_shard(L, 2));
     if (mark >= 0) lua_pushinteger(L, mark);
     else lua_pushnil(L);
     return 1;
@@ -212,7 +145,7 @@ static int push_no_advance(lua_State *L, int code, uint32_t shard) {
     tidemark_error error;
     if (code == TIDEMARK_EUNKNOWN_SHARD) {
         (void)tidemark_fail_shard(&error, shard);
-        return push_failure(L, &error);
+        return tidemark_push_failure(L, &error);
     }
     lua_pushnil(L);
     lua_pushliteral(L, "the state was opened to read");
@@ -222,8 +155,8 @@ static int push_no_advance(lua_State *L, int code, uint32_t shard) {
 
 static int state_advance(lua_State *L) {
     tidemark_state *state = tidemark_replication_state_check(L, 1);
-    uint32_t shard = check_shard(L, 2);
-    int moved = tidemark_state_advance(state, shard, check_seqno(L, 3));
+    uint32_t shard = tidemark_check_shard(L, 2);
+    int moved = tidemark_state_advance(state, shard, tidemark_check_seqno(L, 3));
     if (moved < 0) return push_no_advance(L, moved, shard);
     lua_pushboolean(L, moved);
     return 1;
@@ -233,16 +166,16 @@ static int state_advance_all(lua_State *L) {
     tidemark_error error;
     (void)tidemark_replication_state_check(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
-    size_t room = count_entries(L, 2), count = 0;
+    size_t room = tidemark_count_entries(L, 2), count = 0;
     tidemark_mark *marks = lua_newuserdata(L, room * sizeof *marks + 1);
     tidemark_state *state = tidemark_replication_state_check(L, 1);
     for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1), count++) {
-        luaL_argcheck(L, count < room, 2, GREW);
-        marks[count].shard = (uint32_t)check_element(L, 2, -2, TIDEMARK_SHARD_MAX, "shard id");
-        marks[count].seqno = check_element(L, 2, -1, TIDEMARK_SEQNO_MAX, "seqno");
+        luaL_argcheck(L, count < room, 2, TIDEMARK_TABLE_GREW);
+        marks[count].shard = (uint32_t)tidemark_check_element(L, 2, -2, TIDEMARK_SHARD_MAX, "shard id");
+        marks[count].seqno = tidemark_check_element(L, 2, -1, TIDEMARK_SEQNO_MAX, "seqno");
     }
     int moved = tidemark_state_advance_all(state, marks, count, &error);
-    if (moved < 0) return push_failure(L, &error);
+    if (moved < 0) return tidemark_push_failure(L, &error);
     lua_pushinteger(L, moved);
     return 1;
 }
@@ -297,12 +230,12 @@ static int state_checkpoint(lua_State *L) {
     (void)tidemark_replication_state_check(L, 1);
     if (!lua_isnoneornil(L, 2)) {
         luaL_checktype(L, 2, LUA_TTABLE);
-        size_t room = count_entries(L, 2);
+        size_t room = tidemark_count_entries(L, 2);
         notes = lua_newuserdata(L, room * sizeof *notes + 1);
         for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1), count++) {
             size_t length = 0;
-            luaL_argcheck(L, count < room, 2, GREW);
-            notes[count].shard = (uint32_t)check_element(L, 2, -2, TIDEMARK_SHARD_MAX, "shard id");
+            luaL_argcheck(L, count < room, 2, TIDEMARK_TABLE_GREW);
+            notes[count].shard = (uint32_t)tidemark_check_element(L, 2, -2, TIDEMARK_SHARD_MAX, "shard id");
             if (lua_type(L, -1) != LUA_TSTRING)
                 luaL_argerror(L, 2, lua_pushfstring(L, "a note must be a string, not a %s", luaL_typename(L, -1)));
             notes[count].bytes = lua_tolstring(L, -1, &length); /* the table keeps it alive */
@@ -311,7 +244,7 @@ static int state_checkpoint(lua_State *L) {
         }
     }
     tidemark_state *state = tidemark_replication_state_check(L, 1);
-    if (tidemark_state_checkpoint(state, notes, count, &error) < 0) return push_failure(L, &error);
+    if (tidemark_state_checkpoint(state, notes, count, &error) < 0) return tidemark_push_failure(L, &error);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -320,25 +253,34 @@ static int state_note(lua_State *L) {
     tidemark_state *state = tidemark_replication_state_check(L, 1);
     tidemark_error error;
     char note[TIDEMARK_NOTE_MAX];
-    int length = tidemark_state_note(state, check_shard(L, 2), note, &error);
+    int length = tidemark_state_note(state, tidemark_check_shard(L, 2), note, &error);
     if (length >= 0) lua_pushlstring(L, note, (size_t)length);
     else if (length == TIDEMARK_ENOT_FOUND) lua_pushnil(L);
-    else return push_failure(L, &error);
+    else return tidemark_push_failure(L, &error);
     return 1;
 }
 
 static int state_lock_shard(lua_State *L) {
     tidemark_state *state = tidemark_replication_state_check(L, 1);
     tidemark_error error;
-    if (tidemark_state_lock_shard(state, check_shard(L, 2), &error) < 0) return push_failure(L, &error);
+    if (tidemark_state_lock_shard(state, tidemark_check_shard(L, 2), &error) < 0)
+        return tidemark_push_failure(L, &error);
     lua_pushboolean(L, 1);
     return 1;
 }
 
 static int state_unlock_shard(lua_State *L) {
     tidemark_state *state = tidemark_replication_state_check(L, 1);
-    tidemark_state_unlock_shard(state, check_shard(L, 2));
+    tidemark_state_unlock_shard(state, tidemark_check_shard(L, 2));
     return 0;
+}
+
+static int state_is_current(lua_State *L) {
+    tidemark_error error;
+    int current = tidemark_state_is_current(tidemark_replication_state_check(L, 1), &error);
+    if (current < 0) return tidemark_push_failure(L, &error);
+    lua_pushboolean(L, current);
+    return 1;
 }
 
 static int state_close(lua_State *L) {
@@ -374,13 +316,13 @@ static struct tidemark_slot *bound_slot(lua_State *L) {
 }
 
 static int bound_advance(lua_State *L) {
-    int64_t seqno = check_seqno(L, 1);
+    int64_t seqno = tidemark_check_seqno(L, 1);
     lua_pushboolean(L, tidemark_slot_advance(bound_slot(L), seqno));
     return 1;
 }
 
 static int bound_advance_readonly(lua_State *L) {
-    check_seqno(L, 1);
+    tidemark_check_seqno(L, 1);
     return push_no_advance(L, TIDEMARK_EREADONLY, 0);
 }
 
@@ -391,7 +333,7 @@ static int bound_applied(lua_State *L) {
 
 static int state_bind(lua_State *L) {
     (void)tidemark_replication_state_check(L, 1);
-    uint32_t shard = check_shard(L, 2);
+    uint32_t shard = tidemark_check_shard(L, 2);
     struct binding *binding = lua_newuserdata(L, sizeof *binding);
     binding->state = NULL;
     binding->slot = NULL;
@@ -435,7 +377,7 @@ static int state_tostring(lua_State *L) {
 /* The iterator of pairs: (state, shard or nil) -> next shard, its mark. */
 static int state_next(lua_State *L) {
     tidemark_state *state = tidemark_replication_state_check(L, 1);
-    int shard = tidemark_state_next(state, lua_isnoneornil(L, 2) ? -1 : (int)check_shard(L, 2));
+    int shard = tidemark_state_next(state, lua_isnoneornil(L, 2) ? -1 : (int)tidemark_check_shard(L, 2));
     if (shard < 0) {
         lua_pushnil(L);
         return 1;
@@ -470,6 +412,7 @@ void tidemark_replication_state_class(lua_State *L) {
         {"checkpoint", state_checkpoint},
         {"note", state_note},
         {"bind", state_bind},
+        {"is_current", state_is_current},
         {"lock_shard", state_lock_shard},
         {"unlock_shard", state_unlock_shard},
         {"close", state_close},

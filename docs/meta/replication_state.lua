@@ -120,6 +120,12 @@ function ReplicationState:lock_shard(shard) end
 ---@param shard integer
 function ReplicationState:unlock_shard(shard) end
 
+---Whether the files on disk are still those that are open.
+---@return boolean? current
+---@return string? message
+---@return tidemark.ErrorCode? code
+function ReplicationState:is_current() end
+
 ---Idempotent. Does not checkpoint.
 function ReplicationState:close() end
 

@@ -5,5 +5,7 @@ local core = require "tidemark.core"
 
 return {
     _VERSION = core.VERSION,
+    Batch = require "tidemark.batch",
     ReplicationState = require "tidemark.replication_state",
+    Wal = require "tidemark.wal",
 }

@@ -1,0 +1,54 @@
+/* Checks of arguments and the form of failures, for all classes of the module. Internal. */
+#ifndef TIDEMARK_LUA_ARGUMENTS_H
+#define TIDEMARK_LUA_ARGUMENTS_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <stdbool.h>
+
+#include "tidemark.h"
+
+#pragma GCC visibility push(hidden)
+
+_Static_assert(sizeof(lua_Integer) == 8, "seqnos need 64-bit Lua integers");
+
+/* nil, message, code; or raises where it is the caller's mistake or there is no memory. */
+int tidemark_push_failure(lua_State *L, const tidemark_error *error);
+
+/* The shard id and the seqno that is argument `index`. */
+static inline uint32_t tidemark_check_shard(lua_State *L, int index) {
+    lua_Integer shard = luaL_checkinteger(L, index);
+    if (shard < 0 || shard > TIDEMARK_SHARD_MAX)
+        luaL_argerror(L, index, lua_pushfstring(L, "shard id out of range: %I", (LUAI_UACINT)shard));
+    return (uint32_t)shard;
+}
+
+static inline int64_t tidemark_check_seqno(lua_State *L, int index) {
+    lua_Integer seqno = luaL_checkinteger(L, index);
+    if (seqno < 0) luaL_argerror(L, index, lua_pushfstring(L, "seqno out of range: %I", (LUAI_UACINT)seqno));
+    return seqno;
+}
+
+/* The value at `index`, part of the table that is argument `argument`, as an integer from 0 to `most`. `what` names it
+ * in messages. */
+lua_Integer tidemark_check_element(lua_State *L, int argument, int index, lua_Integer most, const char *what);
+
+/* The same for a boolean. */
+bool tidemark_check_boolean(lua_State *L, int argument, int index, const char *what);
+
+/* The array of shard ids at `index`, which is not relative, in a userdata that is pushed. */
+const uint32_t *tidemark_check_shards(lua_State *L, int index, int argument, size_t *count);
+
+/* The array of strings that is argument `argument`, in a userdata that is pushed; the bytes are the table's, so they
+ * are good as long as no Lua code runs. */
+const tidemark_record *tidemark_check_records(lua_State *L, int argument, int index, size_t *count);
+
+/* How many entries the table at `index` has. */
+size_t tidemark_count_entries(lua_State *L, int index);
+
+/* What is said of a table that a finalizer added to after its entries were counted. */
+#define TIDEMARK_TABLE_GREW "the table grew while it was read"
+
+#pragma GCC visibility pop
+
+#endif

@@ -1,0 +1,261 @@
+/* The Lua class Wal: the writer of a log, its readers, verify and prune. Argument checks and results around tidemark.h.
+ */
+#include "wal.h"
+
+#include <string.h>
+
+#include "arguments.h"
+#include "batch.h"
+
+#define METATABLE        "tidemark.Wal"
+#define READER_METATABLE "tidemark.Wal.reader"
+
+struct writer {
+    tidemark_wal *wal; /* NULL: closed */
+};
+
+struct reader {
+    tidemark_wal_reader *reader; /* NULL: closed */
+};
+
+static tidemark_wal *check_wal(lua_State *L) {
+    const struct writer *writer = luaL_checkudata(L, 1, METATABLE);
+    if (writer->wal == NULL) luaL_argerror(L, 1, "closed Wal");
+    return writer->wal;
+}
+
+static const char *check_directory(lua_State *L, int index) {
+    size_t length;
+    const char *directory = luaL_checklstring(L, index, &length);
+    luaL_argcheck(L, length > 0 && strlen(directory) == length, index, "directory is empty or has a zero byte");
+    return directory;
+}
+
+/* ---- writer ---- */
+
+/* Reads the table that is argument 2. Pushes what options->shards points to. */
+static void check_options(lua_State *L, tidemark_wal_options *options) {
+    *options = (tidemark_wal_options){0};
+    lua_settop(L, 2);
+    if (lua_isnil(L, 2)) return;
+    luaL_checktype(L, 2, LUA_TTABLE);
+    for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
+        const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
+        if (strcmp(name, "shards") == 0) continue; /* below: it leaves something on the stack */
+        if (strcmp(name, "epoch") == 0)
+            options->epoch = (uint32_t)tidemark_check_element(L, 2, -1, TIDEMARK_EPOCH_MAX, name);
+        else if (strcmp(name, "segment_bytes") == 0)
+            options->segment_bytes = (uint64_t)tidemark_check_element(L, 2, -1, INT64_MAX, name);
+        else if (strcmp(name, "sync") == 0) options->unsynced = !tidemark_check_boolean(L, 2, -1, name);
+        else luaL_argerror(L, 2, lua_pushfstring(L, "no such option: '%s'", name));
+    }
+    if (lua_getfield(L, 2, "shards") != LUA_TNIL)
+        options->shards = tidemark_check_shards(L, lua_gettop(L), 2, &options->shard_count);
+}
+
+static int wal_open(lua_State *L) {
+    tidemark_error error;
+    tidemark_wal_options options;
+    const char *directory = check_directory(L, 1);
+    check_options(L, &options);
+    struct writer *writer = lua_newuserdata(L, sizeof *writer);
+    writer->wal = NULL;
+    luaL_setmetatable(L, METATABLE);
+    if (tidemark_wal_open(directory, &options, &writer->wal, &error) < 0) return tidemark_push_failure(L, &error);
+    return 1;
+}
+
+static int wal_append(lua_State *L) {
+    tidemark_error error;
+    size_t count;
+    int64_t first, last;
+    (void)check_wal(L);
+    uint32_t shard = tidemark_check_shard(L, 2);
+    const tidemark_record *records = tidemark_check_records(L, 3, 3, &count);
+    tidemark_wal *wal = check_wal(L); /* again: a finalizer may have closed it meanwhile */
+    if (tidemark_wal_append(wal, shard, records, count, &first, &last, &error) < 0)
+        return tidemark_push_failure(L, &error);
+    lua_pushinteger(L, first);
+    lua_pushinteger(L, last);
+    return 2;
+}
+
+/* true, or the failure. */
+static int push_done(lua_State *L, int result, const tidemark_error *error) {
+    if (result < 0) return tidemark_push_failure(L, error);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int wal_sync(lua_State *L) {
+    tidemark_error error;
+    return push_done(L, tidemark_wal_sync(check_wal(L), &error), &error);
+}
+
+static int wal_close(lua_State *L) {
+    struct writer *writer = luaL_checkudata(L, 1, METATABLE);
+    tidemark_error error;
+    tidemark_wal *wal = writer->wal;
+    writer->wal = NULL;
+    return push_done(L, wal != NULL ? tidemark_wal_close(wal, &error) : 0, &error);
+}
+
+static int wal_head(lua_State *L) {
+    int64_t head = tidemark_state_applied_seqno(tidemark_wal_heads(check_wal(L)), tidemark_check_shard(L, 2));
+    if (head >= 0) lua_pushinteger(L, head);
+    else lua_pushnil(L);
+    return 1;
+}
+
+static int wal_epoch(lua_State *L) {
+    lua_pushinteger(L, tidemark_wal_epoch(check_wal(L)));
+    return 1;
+}
+
+static int wal_log_id(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)tidemark_wal_log_id(check_wal(L)));
+    return 1;
+}
+
+static int wal_recovery(lua_State *L) {
+    const tidemark_wal *wal = check_wal(L);
+    const char *message;
+    lua_newtable(L);
+    for (size_t i = 0; (message = tidemark_wal_recovery(wal, i)) != NULL; i++) {
+        lua_pushstring(L, message);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    return 1;
+}
+
+static int wal_tostring(lua_State *L) {
+    const struct writer *writer = luaL_checkudata(L, 1, METATABLE);
+    if (writer->wal == NULL) lua_pushliteral(L, "Wal(closed)");
+    else lua_pushfstring(L, "Wal(epoch %I)", (LUAI_UACINT)tidemark_wal_epoch(writer->wal));
+    return 1;
+}
+
+/* ---- tools ---- */
+
+static int wal_prune(lua_State *L) {
+    tidemark_error error;
+    const char *directory = check_directory(L, 1);
+    int removed = tidemark_wal_prune(directory, tidemark_check_shard(L, 2), tidemark_check_seqno(L, 3), &error);
+    if (removed < 0) return tidemark_push_failure(L, &error);
+    lua_pushinteger(L, removed);
+    return 1;
+}
+
+static void set_count(lua_State *L, const char *name, uint64_t count) {
+    lua_pushinteger(L, (lua_Integer)count);
+    lua_setfield(L, -2, name);
+}
+
+static int wal_verify(lua_State *L) {
+    tidemark_error error;
+    tidemark_wal_report report;
+    if (tidemark_wal_verify(check_directory(L, 1), &report, &error) < 0) return tidemark_push_failure(L, &error);
+    lua_createtable(L, 0, 6);
+    set_count(L, "shards", report.shards);
+    set_count(L, "segments", report.segments);
+    set_count(L, "batches", report.batches);
+    set_count(L, "records", report.records);
+    set_count(L, "bytes", report.bytes);
+    set_count(L, "unknown", report.unknown);
+    return 1;
+}
+
+/* ---- reader ---- */
+
+static struct reader *check_reader(lua_State *L) {
+    struct reader *reader = luaL_checkudata(L, 1, READER_METATABLE);
+    if (reader->reader == NULL) luaL_argerror(L, 1, "closed reader");
+    return reader;
+}
+
+static int wal_reader(lua_State *L) {
+    tidemark_error error;
+    unsigned flags = 0;
+    const char *directory = check_directory(L, 1);
+    uint32_t shard = tidemark_check_shard(L, 2);
+    int64_t after_seqno = luaL_opt(L, tidemark_check_seqno, 3, 0);
+    if (!lua_isnoneornil(L, 4)) {
+        luaL_checktype(L, 4, LUA_TTABLE);
+        for (lua_pushnil(L); lua_next(L, 4); lua_pop(L, 1)) {
+            const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
+            if (strcmp(name, "archive") != 0) luaL_argerror(L, 4, lua_pushfstring(L, "no such option: '%s'", name));
+            if (tidemark_check_boolean(L, 4, -1, name)) flags = TIDEMARK_READ_ARCHIVE;
+        }
+    }
+    struct reader *reader = lua_newuserdata(L, sizeof *reader);
+    reader->reader = NULL;
+    luaL_setmetatable(L, READER_METATABLE);
+    if (tidemark_wal_reader_open(directory, shard, after_seqno, flags, &reader->reader, &error) < 0)
+        return tidemark_push_failure(L, &error);
+    return 1;
+}
+
+static int reader_next(lua_State *L) {
+    tidemark_error error;
+    tidemark_batch batch;
+    lua_Number timeout = luaL_optnumber(L, 2, -1);
+    luaL_argcheck(L, lua_isnoneornil(L, 2) || timeout >= 0, 2, "timeout is negative or no number");
+    if (tidemark_wal_reader_wait(check_reader(L)->reader, timeout, &batch, &error) < 0)
+        return tidemark_push_failure(L, &error);
+    unsigned char *bytes = tidemark_batch_push(L, batch.size);
+    struct reader *reader = check_reader(L); /* again: a finalizer may have closed it meanwhile */
+    if (tidemark_wal_reader_read(reader->reader, bytes, &error) < 0) return tidemark_push_failure(L, &error);
+    tidemark_batch_finish(L, -1, &batch);
+    return 1;
+}
+
+static int reader_head(lua_State *L) {
+    int64_t head = tidemark_wal_reader_head(check_reader(L)->reader);
+    if (head >= 0) lua_pushinteger(L, head);
+    else lua_pushnil(L);
+    return 1;
+}
+
+static int reader_close(lua_State *L) {
+    struct reader *reader = luaL_checkudata(L, 1, READER_METATABLE);
+    tidemark_wal_reader *open = reader->reader;
+    reader->reader = NULL;
+    tidemark_wal_reader_close(open);
+    return 0;
+}
+
+/* ---- registration ---- */
+
+static void new_metatable(lua_State *L, const char *name, lua_CFunction close) {
+    luaL_newmetatable(L, name);
+    lua_pushcfunction(L, close);
+    lua_setfield(L, -2, "__gc");
+    lua_pushcfunction(L, close);
+    lua_setfield(L, -2, "__close");
+}
+
+void tidemark_wal_class(lua_State *L) {
+    static const luaL_Reg class_functions[] = {
+        {"open", wal_open},     {"append", wal_append}, {"sync", wal_sync},         {"head", wal_head},
+        {"epoch", wal_epoch},   {"log_id", wal_log_id}, {"recovery", wal_recovery}, {"close", wal_close},
+        {"reader", wal_reader}, {"prune", wal_prune},   {"verify", wal_verify},     {NULL, NULL},
+    };
+    static const luaL_Reg reader_methods[] = {
+        {"next", reader_next},
+        {"head", reader_head},
+        {"close", reader_close},
+        {NULL, NULL},
+    };
+    new_metatable(L, READER_METATABLE, reader_close);
+    luaL_newlib(L, reader_methods);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+
+    luaL_newlib(L, class_functions);
+    new_metatable(L, METATABLE, wal_close);
+    lua_pushcfunction(L, wal_tostring);
+    lua_setfield(L, -2, "__tostring");
+    lua_pushvalue(L, -2);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}
