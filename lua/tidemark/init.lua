@@ -5,5 +5,6 @@ local core = require "tidemark.core"
 
 return {
     _VERSION = core.VERSION,
+    Follower = require "tidemark.follower",
     ReplicationState = require "tidemark.replication_state",
 }
