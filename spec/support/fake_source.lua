@@ -82,18 +82,16 @@ function fake.source(clock)
   return setmetatable({ clock = clock, queues = {}, heads = {}, waits = {}, subscribed = {}, open = 0 }, Source)
 end
 
---- Queues batches, and failures as `{ message, code }`, each given once. Shard: that of the first batch, or `shard`.
+--- Queues each batch for its shard, and failures, `{ message, code }`, for that of the batch before them (0 if there is none). Each
+--- is given once. An integer in front: all are for that shard.
 function Source:send(...)
-  local items = { ... }
-  local shard = 0
-  if math.type(items[1]) == "integer" then
-    shard = table.remove(items, 1)
-  elseif items[1].first_seqno then
-    shard = items[1].shard
+  local items, shard = { ... }, 0
+  local given = math.type(items[1]) == "integer" and table.remove(items, 1)
+  for _, item in ipairs(items) do
+    shard = given or item.shard or shard
+    self.queues[shard] = self.queues[shard] or {}
+    table.insert(self.queues[shard], item)
   end
-  local queue = self.queues[shard] or {}
-  self.queues[shard] = queue
-  table.move(items, 1, #items, #queue + 1, queue)
 end
 
 function Source:subscribe(shard, after_seqno)
@@ -104,7 +102,7 @@ function Source:subscribe(shard, after_seqno)
   self.open = self.open + 1
   local source, closed = self, false
   local subscription = {}
-  function subscription:next(timeout) -- luacheck: ignore 212 (self)
+  function subscription.next(_, timeout)
     assert(timeout == 0 and not closed)
     local item = table.remove(source.queues[shard] or {}, 1)
     if not item then
@@ -114,7 +112,7 @@ function Source:subscribe(shard, after_seqno)
     end
     return nil, table.unpack(item)
   end
-  function subscription:close() -- luacheck: ignore 212 (self)
+  function subscription.close()
     source.open = source.open - (closed and 0 or 1)
     closed = true
   end
