@@ -142,6 +142,24 @@ describe("reference", function()
     assert(count >= 15, "too few functions: " .. count)
   end)
 
+  it("has every public function of the follower, and every option", function()
+    local source = markdown.read "lua/tidemark/follower.lua"
+    local count = 0
+    for name in pairs(require "tidemark.follower") do
+      if not name:find "^__" then
+        count = count + 1
+        assert(reference:find("`[%a]+[.:]" .. name .. "%("), "docs/reference.md lacks " .. name)
+      end
+    end
+    assert.equal(6, count)
+    for name in source:match("local OPTIONS = (%b{})"):gmatch "\n  ([%l_]+) =" do
+      count = count + 1
+      assert(reference:find("`" .. name, 1, true), "docs/reference.md lacks the option " .. name)
+      assert(markdown.read("docs/meta/follower.lua"):find("---@field " .. name, 1, true), "docs/meta lacks the option " .. name)
+    end
+    assert.equal(15, count)
+  end)
+
   it("has every public C function", function()
     local count = 0
     for _, header in ipairs { "csrc/include/tidemark.h", "csrc/include/tidemark_lua.h" } do

@@ -54,7 +54,7 @@ int tidemark_state_new(const uint32_t *shards, size_t count, tidemark_state **re
     char *at = (char *)(state + 1);
     uint16_t *index = (uint16_t *)(at + slots_size + followed_size);
     state->slots = (struct tidemark_slot *)at;
-    state->followed = (_Atomic(uint64_t) *)(at + slots_size);
+    state->followed = (void *)(at + slots_size);
     state->index = index;
     state->index_size = index_size;
     state->count = distinct;

@@ -396,7 +396,7 @@ int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const
     if (file->live != NULL) {
         state->slots = file->live->slots;
         state->present = file->live->present;
-        state->followed = (_Atomic(uint64_t) *)(state + 1);
+        state->followed = (void *)(state + 1);
     }
     state->readonly = readonly;
     state->file = file;

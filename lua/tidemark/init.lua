@@ -6,6 +6,7 @@ local core = require "tidemark.core"
 return {
     _VERSION = core.VERSION,
     Batch = require "tidemark.batch",
+    Follower = require "tidemark.follower",
     ReplicationState = require "tidemark.replication_state",
     Wal = require "tidemark.wal",
 }

@@ -1,0 +1,117 @@
+--- The command line: its commands and options. What each one does is in the module of its name.
+
+local argparse = require "argparse"
+local core = require "tidemark.core"
+
+local EXIT_CODES = [[
+exit codes:
+   0  done, also after Ctrl-C or SIGTERM
+   1  it failed; the message says why and what to do
+   2  wrong usage
+   3  a shard has stopped: its state and the reason are told]]
+
+local function integer(least, most)
+  return function(text)
+    local number = math.tointeger(tonumber(text))
+    if not number or number < least or number > most then
+      return nil, ("an integer from %d to %d expected, not '%s'"):format(least, most, text)
+    end
+    return number
+  end
+end
+
+local function seconds(text)
+  local number = tonumber(text)
+  if not number or number <= 0 then
+    return nil, ("seconds above 0 expected, not '%s'"):format(text)
+  end
+  return number
+end
+
+local function add_append(parser)
+  local command = parser:command("append", "Append lines to a log, one record a line, making the log if need be.")
+  command:argument("dir", "The directory of the log.")
+  command:argument("file", "Files to read; standard input if there are none."):args "*"
+  command:option("--shards", "How many shards a new log has (default: 1). An old log keeps its own."):convert(integer(1, 65536)):argname "N"
+  command:option("--key", "Records are JSON objects, and those with the same value of FIELD go to the same shard. "
+    .. "Without it the shard is chosen by the whole record."):argname "FIELD"
+  command:option("--batch", "Records in a batch, at most. A batch is made durable at once; one that waits for more input is not held back."):convert(integer(1, 1000000)):argname "N":default(100)
+  command:epilog(EXIT_CODES)
+end
+
+local function add_follow(parser)
+  local command = parser:command("follow", "Apply the records of a log, each once, and go on where the last run ended.")
+  command:argument("dir", "The directory of the log.")
+  command:mutex(
+    command:option("--db", "Keep the records in this SQLite database, in the table records (shard, seqno, record), each exactly once."):argname "FILE",
+    command:option("--state", "Keep the marks in this state file; the records go to --exec or --print."):argname "FILE"
+  )
+  command:mutex(
+    command:option("--exec", "Run this shell command for each batch, with its records on standard input, one a line. It must exit with 0 once "
+      .. "its effect is durable; otherwise it is run again. TIDEMARK_SHARD, TIDEMARK_FIRST_SEQNO and TIDEMARK_LAST_SEQNO are set, so that it can "
+      .. "tell a batch that it has had before."):argname "CMD",
+    command:flag("--print", "Write the records to standard output, one a line.")
+  )
+  command:flag("--once", "End when all that the log holds is applied.")
+  command:epilog(EXIT_CODES)
+end
+
+local function add_status(parser)
+  local command = parser:command("status", "Show how far a log, a state file or a database has come.")
+  command:argument("target", "The directory of a log, a state file, or a database of follow --db.")
+  command:option("--log", "Compare with the heads of this log."):argname "DIR"
+  command:flag("--json", "One JSON object on one line: shard to applied, head and lag.")
+  command:option("--watch", "Show it again every SECONDS, until Ctrl-C."):convert(seconds):argname "SECONDS":args "?"
+  command:epilog(EXIT_CODES)
+end
+
+local function add_verify(parser)
+  local command = parser:command("verify", "Read a whole log and check every byte of it.")
+  command:argument("dir", "The directory of the log.")
+  command:epilog(EXIT_CODES)
+end
+
+local function add_inspect(parser)
+  local command = parser:command("inspect", "Show what a state file holds: both slots, whether they are valid, the live file.")
+  command:argument("file", "The state file. The heads of a log are one too: DIR/heads.")
+  command:epilog(EXIT_CODES)
+end
+
+local function make_parser()
+  local parser = argparse("tidemark", "Marks, logs and followers that survive anything.")
+  parser:usage_max_width(100):help_max_width(100)
+  parser:flag("--version", "Print the version and exit."):action(function()
+    print("tidemark " .. core.VERSION)
+    os.exit(0, true)
+  end)
+  parser:command_target "command"
+  for _, add in ipairs { add_append, add_follow, add_status, add_verify, add_inspect } do
+    add(parser)
+  end
+  parser:epilog(EXIT_CODES .. "\n\n`tidemark COMMAND --help` tells more.")
+  function parser.error(self, message)
+    io.stderr:write(("%s\n\nError: %s\n"):format(self:get_usage(), message))
+    os.exit(2, true)
+  end
+  for _, command in ipairs(parser._commands) do
+    command.error = parser.error
+  end
+  return parser
+end
+
+local cli = {}
+
+--- Runs the command line `arguments`.
+---@param arguments string[]
+---@return integer exit_code
+function cli.main(arguments)
+  local options = make_parser():parse(arguments)
+  local command = require("tidemark.cli." .. options.command)
+  local exit_code, message = command(options)
+  if message then
+    io.stderr:write("tidemark: ", message, "\n")
+  end
+  return exit_code
+end
+
+return cli
