@@ -82,7 +82,7 @@ local function make_parser()
   parser:usage_max_width(100):help_max_width(100)
   parser:flag("--version", "Print the version and exit."):action(function()
     print("tidemark " .. core.VERSION)
-    os.exit(0, true)
+    os.exit(0)
   end)
   parser:command_target "command"
   for _, add in ipairs { add_append, add_follow, add_status, add_verify, add_inspect } do
@@ -91,7 +91,7 @@ local function make_parser()
   parser:epilog(EXIT_CODES .. "\n\n`tidemark COMMAND --help` tells more.")
   function parser.error(self, message)
     io.stderr:write(("%s\n\nError: %s\n"):format(self:get_usage(), message))
-    os.exit(2, true)
+    os.exit(2)
   end
   for _, command in ipairs(parser._commands) do
     command.error = parser.error

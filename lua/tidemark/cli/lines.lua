@@ -26,6 +26,7 @@ local function read_chunk(fd, on_idle)
     end
   end
   timer:close()
+  uv.run "nowait" -- closes it
   if not done then
     return nil
   end

@@ -55,7 +55,8 @@ Progress.__index = Progress
 ---@return tidemark.Progress
 function terminal.progress()
   local is_terminal = uv.guess_handle(2) == "tty"
-  return setmetatable({ is_terminal = is_terminal, shown = false, due = uv.hrtime() / 1e9 + EVERY_TERMINAL }, Progress)
+  local every = is_terminal and EVERY_TERMINAL or EVERY_FILE
+  return setmetatable({ is_terminal = is_terminal, every = every, shown = false, due = uv.hrtime() / 1e9 + every }, Progress)
 end
 
 --- Shows the line if it is time to; `make_line` is called only then.
@@ -65,7 +66,7 @@ function Progress:show(make_line)
   if now < self.due then
     return
   end
-  self.due = now + (self.is_terminal and EVERY_TERMINAL or EVERY_FILE)
+  self.due = now + self.every
   self.shown = true
   io.stderr:write(self.is_terminal and "\r\27[K" or "", make_line(), self.is_terminal and "" or "\n")
   io.stderr:flush()
