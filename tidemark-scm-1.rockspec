@@ -34,6 +34,7 @@ build = {
         "csrc/core/checkpoint_file.c",
         "csrc/core/crc32c.c",
         "csrc/core/error.c",
+        "csrc/core/inspect.c",
         "csrc/core/io.c",
         "csrc/core/live_file.c",
         "csrc/core/log.c",

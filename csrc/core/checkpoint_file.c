@@ -114,10 +114,10 @@ void tidemark_checkpoint_clear(struct tidemark_checkpoint *checkpoint) {
     checkpoint->marks = NULL;
 }
 
-/* Reads slot `number`. 0 and `*why` NULL: valid, to be cleared; 0 and a reason: not valid, nothing to clear. ENOMEM,
- * EIO. */
-static int read_slot(const struct tidemark_io *io, int fd, const char *path, const unsigned char id[16],
-                     unsigned number, struct tidemark_checkpoint *checkpoint, const char **why, tidemark_error *error) {
+int tidemark_checkpoint_file_read_slot(const struct tidemark_io *io, int fd, const char *path,
+                                       const unsigned char id[16], unsigned number,
+                                       struct tidemark_checkpoint *checkpoint, const char **why,
+                                       tidemark_error *error) {
     unsigned char header[PAYLOAD];
     off_t offset = tidemark_slot_offset(number);
     memset(checkpoint, 0, sizeof *checkpoint);
@@ -172,9 +172,9 @@ int tidemark_checkpoint_file_load(const struct tidemark_io *io, int fd, const ch
                                   struct tidemark_checkpoint *checkpoint, tidemark_error *error) {
     struct tidemark_checkpoint slots[2];
     const char *why[2];
-    int result = read_slot(io, fd, path, id, 0, &slots[0], &why[0], error);
+    int result = tidemark_checkpoint_file_read_slot(io, fd, path, id, 0, &slots[0], &why[0], error);
     if (result < 0) return result;
-    result = read_slot(io, fd, path, id, 1, &slots[1], &why[1], error);
+    result = tidemark_checkpoint_file_read_slot(io, fd, path, id, 1, &slots[1], &why[1], error);
     if (result < 0) {
         tidemark_checkpoint_clear(&slots[0]);
         return result;
@@ -193,7 +193,7 @@ int tidemark_checkpoint_file_load_slot(const struct tidemark_io *io, int fd, con
                                        const unsigned char id[16], unsigned number,
                                        struct tidemark_checkpoint *checkpoint, tidemark_error *error) {
     const char *why;
-    int result = read_slot(io, fd, path, id, number, checkpoint, &why, error);
+    int result = tidemark_checkpoint_file_read_slot(io, fd, path, id, number, checkpoint, &why, error);
     if (result == 0 && why != NULL)
         return tidemark_fail(error, TIDEMARK_ECORRUPT, "%s: slot %u (offset %lld), the last checkpoint, is %s", path,
                              number, (long long)tidemark_slot_offset(number), why);

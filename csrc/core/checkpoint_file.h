@@ -35,6 +35,12 @@ int tidemark_checkpoint_file_make(const struct tidemark_io *io, int directory, c
 int tidemark_checkpoint_file_id(const struct tidemark_io *io, int fd, const char *path, unsigned char id[16],
                                 tidemark_error *error);
 
+/* Reads slot `number`. 0 and `*why` NULL: valid, to be cleared; 0 and a reason: not valid, nothing to clear; the
+ * generation is what it says, 0 if it says nothing. ENOMEM, EIO. */
+int tidemark_checkpoint_file_read_slot(const struct tidemark_io *io, int fd, const char *path,
+                                       const unsigned char id[16], unsigned number,
+                                       struct tidemark_checkpoint *checkpoint, const char **why, tidemark_error *error);
+
 /* Reads the valid slot of the highest generation; clear it afterwards. ECORRUPT where none is valid, with the reasons.
  * ENOMEM, EIO. */
 int tidemark_checkpoint_file_load(const struct tidemark_io *io, int fd, const char *path, const unsigned char id[16],

@@ -183,6 +183,25 @@ TIDEMARK_API int tidemark_state_note(tidemark_state *state, uint32_t shard, char
  * should open anew, and who writes will get EREPLACED. 1 for a state in memory. EIO. */
 TIDEMARK_API int tidemark_state_is_current(const tidemark_state *state, tidemark_error *error);
 
+typedef struct tidemark_slot_info {
+    const char *why;     /* it is not valid, or NULL: it is */
+    uint64_t generation; /* as it says, 0 if it says nothing */
+    size_t shards;       /* of a valid one */
+} tidemark_slot_info;
+
+typedef struct tidemark_state_info {
+    unsigned char id[16];
+    tidemark_slot_info slots[2];
+    int checkpoint;                               /* the slot that is the last checkpoint, or -1 */
+    const char *live_why;                         /* the live file is not trusted, or NULL: its marks count */
+    uint64_t saved_generation, saving_generation; /* as a trusted live file says */
+    int poisoned;
+} tidemark_state_info;
+
+/* Reads what is in the files of `path`, whatever state they are in, without locks and without changing them; while they
+ * are being saved the answer may mix two moments. ENOT_FOUND, ECORRUPT and EUNSUPPORTED for the header, ENOMEM, EIO. */
+TIDEMARK_API int tidemark_state_inspect(const char *path, tidemark_state_info *info, tidemark_error *error);
+
 /* ---- one follower per shard ---- */
 
 /* Makes the caller the only follower of `shard` among all who have this state: threads that share it and, where it is

@@ -1,12 +1,21 @@
 /* Checks of arguments and the form of failures, for all classes of the module. */
 #include "arguments.h"
 
+#include <string.h>
+
 int tidemark_push_failure(lua_State *L, const tidemark_error *error) {
     if (error->code == TIDEMARK_EINVAL || error->code == TIDEMARK_ENOMEM) return luaL_error(L, "%s", error->message);
     lua_pushnil(L);
     lua_pushstring(L, error->message);
     lua_pushstring(L, tidemark_code_name(error->code));
     return 3;
+}
+
+const char *tidemark_check_path(lua_State *L, int index) {
+    size_t length;
+    const char *path = luaL_checklstring(L, index, &length);
+    luaL_argcheck(L, length > 0 && strlen(path) == length, index, "path is empty or has a zero byte");
+    return path;
 }
 
 lua_Integer tidemark_check_element(lua_State *L, int argument, int index, lua_Integer most, const char *what) {

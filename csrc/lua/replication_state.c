@@ -12,6 +12,7 @@
 #include "replication_state.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "../core/state.h"
@@ -119,16 +120,60 @@ static unsigned check_open_options(lua_State *L, int argument) {
 
 static int state_open(lua_State *L) {
     tidemark_error error;
-    size_t length, count = 0;
+    size_t count = 0;
     const uint32_t *shards = NULL;
-    const char *path = luaL_checklstring(L, 1, &length);
-    luaL_argcheck(L, length > 0 && strlen(path) == length, 1, "path is empty or has a zero byte");
+    const char *path = tidemark_check_path(L, 1);
     unsigned flags = check_open_options(L, 3);
     /* without shards a new file would track nothing: only what exists can be opened so */
     if (flags == 0 || !lua_isnoneornil(L, 2)) shards = tidemark_check_shards(L, 2, 2, &count);
     struct handle *handle = push_handle(L);
     int result = tidemark_state_open(path, shards, count, flags, &handle->state, &error);
     return return_new_state(L, handle, result, &error);
+}
+
+static void push_slot(lua_State *L, const tidemark_slot_info *slot) {
+    lua_createtable(L, 0, 3);
+    lua_pushinteger(L, (lua_Integer)slot->generation);
+    lua_setfield(L, -2, "generation");
+    lua_pushboolean(L, slot->why == NULL);
+    lua_setfield(L, -2, "valid");
+    if (slot->why != NULL) lua_pushstring(L, slot->why);
+    else lua_pushinteger(L, (lua_Integer)slot->shards);
+    lua_setfield(L, -2, slot->why != NULL ? "why" : "shards");
+}
+
+static int state_inspect(lua_State *L) {
+    tidemark_error error;
+    tidemark_state_info info;
+    char id[33];
+    const char *path = tidemark_check_path(L, 1);
+    if (tidemark_state_inspect(path, &info, &error) < 0) return tidemark_push_failure(L, &error);
+    lua_createtable(L, 2, 6);
+    for (int number = 0; number < 2; number++) {
+        push_slot(L, &info.slots[number]);
+        lua_rawseti(L, -2, number);
+    }
+    for (int i = 0; i < 16; i++) (void)snprintf(id + 2 * i, 3, "%02x", info.id[i]);
+    lua_pushstring(L, id);
+    lua_setfield(L, -2, "id");
+    if (info.checkpoint >= 0) {
+        lua_pushinteger(L, info.checkpoint);
+        lua_setfield(L, -2, "checkpoint");
+    }
+    lua_pushboolean(L, info.live_why == NULL);
+    lua_setfield(L, -2, "live");
+    if (info.live_why != NULL) {
+        lua_pushstring(L, info.live_why);
+        lua_setfield(L, -2, "live_why");
+        return 1;
+    }
+    lua_pushinteger(L, (lua_Integer)info.saved_generation);
+    lua_setfield(L, -2, "saved_generation");
+    lua_pushinteger(L, (lua_Integer)info.saving_generation);
+    lua_setfield(L, -2, "saving_generation");
+    lua_pushboolean(L, info.poisoned);
+    lua_setfield(L, -2, "poisoned");
+    return 1;
 }
 
 /* ---- methods ---- */
@@ -402,6 +447,7 @@ void tidemark_replication_state_class(lua_State *L) {
         {"single", state_single},
         {"from_checkpoint_bytes", state_from_checkpoint_bytes},
         {"open", state_open},
+        {"inspect", state_inspect},
         {"applied_seqno", state_applied_seqno},
         {"advance", state_advance},
         {"advance_all", state_advance_all},

@@ -24,13 +24,6 @@ static tidemark_wal *check_wal(lua_State *L) {
     return writer->wal;
 }
 
-static const char *check_directory(lua_State *L, int index) {
-    size_t length;
-    const char *directory = luaL_checklstring(L, index, &length);
-    luaL_argcheck(L, length > 0 && strlen(directory) == length, index, "directory is empty or has a zero byte");
-    return directory;
-}
-
 /* ---- writer ---- */
 
 /* Reads the table that is argument 2. Pushes what options->shards points to. */
@@ -56,7 +49,7 @@ static void check_options(lua_State *L, tidemark_wal_options *options) {
 static int wal_open(lua_State *L) {
     tidemark_error error;
     tidemark_wal_options options;
-    const char *directory = check_directory(L, 1);
+    const char *directory = tidemark_check_path(L, 1);
     check_options(L, &options);
     struct writer *writer = lua_newuserdata(L, sizeof *writer);
     writer->wal = NULL;
@@ -139,7 +132,7 @@ static int wal_tostring(lua_State *L) {
 
 static int wal_prune(lua_State *L) {
     tidemark_error error;
-    const char *directory = check_directory(L, 1);
+    const char *directory = tidemark_check_path(L, 1);
     int removed = tidemark_wal_prune(directory, tidemark_check_shard(L, 2), tidemark_check_seqno(L, 3), &error);
     if (removed < 0) return tidemark_push_failure(L, &error);
     lua_pushinteger(L, removed);
@@ -154,7 +147,7 @@ static void set_count(lua_State *L, const char *name, uint64_t count) {
 static int wal_verify(lua_State *L) {
     tidemark_error error;
     tidemark_wal_report report;
-    if (tidemark_wal_verify(check_directory(L, 1), &report, &error) < 0) return tidemark_push_failure(L, &error);
+    if (tidemark_wal_verify(tidemark_check_path(L, 1), &report, &error) < 0) return tidemark_push_failure(L, &error);
     lua_createtable(L, 0, 6);
     set_count(L, "shards", report.shards);
     set_count(L, "segments", report.segments);
@@ -176,7 +169,7 @@ static struct reader *check_reader(lua_State *L) {
 static int wal_reader(lua_State *L) {
     tidemark_error error;
     unsigned flags = 0;
-    const char *directory = check_directory(L, 1);
+    const char *directory = tidemark_check_path(L, 1);
     uint32_t shard = tidemark_check_shard(L, 2);
     int64_t after_seqno = luaL_opt(L, tidemark_check_seqno, 3, 0);
     if (!lua_isnoneornil(L, 4)) {

@@ -59,6 +59,13 @@ function ReplicationState.from_checkpoint_bytes(bytes, shards) end
 ---@return tidemark.ErrorCode? code
 function ReplicationState.open(path, shards, opts) end
 
+---What is in the files of a state, without opening it.
+---@param path string
+---@return table? info see docs/reference.md
+---@return string? message
+---@return tidemark.ErrorCode? code
+function ReplicationState.inspect(path) end
+
 ---@param shard integer
 ---@return integer? mark nil for a shard that is not tracked
 function ReplicationState:applied_seqno(shard) end

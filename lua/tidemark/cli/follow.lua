@@ -205,7 +205,9 @@ return function(options)
     apply = sink.apply,
     shards = source:shards(),
     log = function(text)
-      io.stderr:write("tidemark: ", text, "\n")
+      if not signals.stopped then
+        io.stderr:write("tidemark: ", text, "\n")
+      end
     end,
   }
   local exit_code = 1

@@ -8,29 +8,38 @@ local IDLE = 100 -- milliseconds without input after which `on_idle` is called
 
 local lines = {}
 
--- The next bytes of `fd`: "" at its end, nil when an end was asked for; nil and a message when it cannot be read.
-local function read_chunk(fd, on_idle)
-  local done, failure, chunk, is_idle = false, nil, nil, false
-  assert(uv.fs_read(fd, CHUNK, -1, function(reason, bytes)
-    done, failure, chunk = true, reason, bytes
-  end))
-  local timer = uv.new_timer()
+-- Waits until there is something to read: false when an end was asked for. A read that would block could not be given up.
+local function wait_readable(fd, on_idle)
+  local poll, timer, readable, is_idle = uv.new_poll(fd), uv.new_timer(), false, false
+  poll:start("r", function()
+    readable = true
+  end)
   timer:start(IDLE, 0, function()
     is_idle = true
   end)
-  while not done and not signals.stopped do
+  while not readable and not signals.stopped do
     uv.run "once"
     if is_idle then
       is_idle = false
       on_idle()
     end
   end
+  poll:close()
   timer:close()
-  uv.run "nowait" -- closes it
-  if not done then
+  uv.run "nowait" -- closes them
+  return readable
+end
+
+-- The next bytes of `fd`, "" at its end; nil when an end was asked for; nil and a message when it cannot be read.
+local function read_chunk(fd, on_idle)
+  if uv.guess_handle(fd) == "file" then
+    if signals.poll() then
+      return nil
+    end
+  elseif not wait_readable(fd, on_idle) then
     return nil
   end
-  return chunk, failure
+  return uv.fs_read(fd, CHUNK, -1)
 end
 
 --- Calls `each(line, number)` for every line, without its line end, of the open file `fd`. `on_idle` is called when input has not come for

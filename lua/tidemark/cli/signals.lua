@@ -18,7 +18,6 @@ function signals.take(on_stop)
         end
       end
     end)
-    signal:unref()
   end
 end
 
