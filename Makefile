@@ -84,8 +84,12 @@ $(BUILD)/spec/state_memory: $(BUILD)/spec/state_memory.o
 $(BUILD)/spec/%: $(BUILD)/spec/%.o $(BUILD)/libtidemark.a
 	$(CC) $(CFLAGS) $(LDFLAGS) $< $(LIB_OBJECTS) -o $@ -pthread
 
+$(BUILD)/spec/mutants/state_relaxed_%: spec/c/mutants/state_relaxed.c $(BUILD)/lib/error.o
+	@mkdir -p $(@D)
+	$(COMPILE) -Wno-unused-function -DRELAXED_$* $(LDFLAGS) $^ -o $@ -pthread
+
 .SECONDARY:
--include $(wildcard $(BUILD)/*/*.d)
+-include $(wildcard $(BUILD)/*/*.d $(BUILD)/spec/mutants/*.d)
 
 under = $(subst .,_,$(LUA))
 SPEC_ENV = TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) TIDEMARK_CFLAGS='$(CFLAGS) $(LDFLAGS)' \
@@ -115,13 +119,20 @@ check-tsan:
 	    $(MAKE) --no-print-directory run-tsan CC=$$cc BUILD=build/tsan-$$cc CFLAGS='-O1 -g -fsanitize=thread' || exit 1; \
 	done
 
+# the mutants are wrong on purpose: each must end with the exit code of a report
 .PHONY: run-tsan
 THREADS = $(filter %threads,$(PROGS))
-run-tsan: $(THREADS:%=$(BUILD)/spec/%)
-	@for program in $^; do echo "$$program"; TSAN_OPTIONS=halt_on_error=1 $$program || exit 1; done
+MUTANTS = READ STALE ADVANCE RELEASE
+run-tsan: $(THREADS:%=$(BUILD)/spec/%) $(MUTANTS:%=$(BUILD)/spec/mutants/state_relaxed_%)
+	@for program in $(THREADS:%=$(BUILD)/spec/%); do echo "$$program"; TSAN_OPTIONS=halt_on_error=1 $$program || exit 1; done
+	@for mutant in $(MUTANTS:%=$(BUILD)/spec/mutants/state_relaxed_%); do \
+	    TSAN_OPTIONS='halt_on_error=1 exitcode=66' $$mutant >$$mutant.log 2>&1; code=$$?; \
+	    test $$code = 66 || { cat $$mutant.log; echo "$$mutant: not reported, exit code $$code"; exit 1; }; \
+	    echo "$$mutant: reported, as it should be"; \
+	done
 
 LUACHECK = luacheck --quiet lua spec *.rockspec
-SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch])
+SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch] spec/c/*/*.[ch])
 
 # ctuuninitvar: an error that is written on failure only is passed unset
 lint:
