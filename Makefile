@@ -67,14 +67,19 @@ $(BUILD)/tidemark.pc: tidemark.pc.in
 
 # ---- specs ----
 
-# C programs are linked statically: tests reach internals, and ThreadSanitizer needs it
-programs: $(PROGS:%=$(BUILD)/spec/%)
+# C programs are linked statically: tests reach internals, and ThreadSanitizer needs it; those that use Lua, lua_*, are built for each version
+program_paths = $(patsubst %,$(BUILD)/spec/%,$(filter-out lua_%,$(1))) $(patsubst %,$(BUILD)/lua$(LUA)/spec/%,$(filter lua_%,$(1)))
+programs: $(call program_paths,$(PROGS))
 
 $(BUILD)/spec/%.o: spec/c/%.c
 	@mkdir -p $(@D)
+	$(COMPILE) -Wno-unused-function -c $< -o $@
+
+$(BUILD)/lua$(LUA)/spec/%.o: spec/c/%.c
+	@mkdir -p $(@D)
 	$(COMPILE) -Wno-unused-function $(LUA_CFLAGS) -c $< -o $@
 
-$(BUILD)/spec/lua_%: $(BUILD)/spec/lua_%.o $(MODULE_OBJECTS)
+$(BUILD)/lua$(LUA)/spec/%: $(BUILD)/lua$(LUA)/spec/%.o $(MODULE_OBJECTS)
 	$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LUA_LIBS) -pthread
 
 # it includes the core's sources itself, with an allocator of its own
@@ -89,7 +94,7 @@ $(BUILD)/spec/mutants/state_relaxed_%: spec/c/mutants/state_relaxed.c $(BUILD)/l
 	$(COMPILE) -Wno-unused-function -DRELAXED_$* $(LDFLAGS) $^ -o $@ -pthread
 
 .SECONDARY:
--include $(wildcard $(BUILD)/*/*.d $(BUILD)/spec/mutants/*.d)
+-include $(wildcard $(BUILD)/*/*.d $(BUILD)/*/*/*.d)
 
 under = $(subst .,_,$(LUA))
 SPEC_ENV = TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) TIDEMARK_CFLAGS='$(CFLAGS) $(LDFLAGS)' \
@@ -123,8 +128,8 @@ check-tsan:
 .PHONY: run-tsan
 THREADS = $(filter %threads,$(PROGS))
 MUTANTS = READ STALE ADVANCE RELEASE
-run-tsan: $(THREADS:%=$(BUILD)/spec/%) $(MUTANTS:%=$(BUILD)/spec/mutants/state_relaxed_%)
-	@for program in $(THREADS:%=$(BUILD)/spec/%); do echo "$$program"; TSAN_OPTIONS=halt_on_error=1 $$program || exit 1; done
+run-tsan: $(call program_paths,$(THREADS)) $(MUTANTS:%=$(BUILD)/spec/mutants/state_relaxed_%)
+	@for program in $(call program_paths,$(THREADS)); do echo "$$program"; TSAN_OPTIONS=halt_on_error=1 $$program || exit 1; done
 	@for mutant in $(MUTANTS:%=$(BUILD)/spec/mutants/state_relaxed_%); do \
 	    TSAN_OPTIONS='halt_on_error=1 exitcode=66' $$mutant >$$mutant.log 2>&1; code=$$?; \
 	    test $$code = 66 || { cat $$mutant.log; echo "$$mutant: not reported, exit code $$code"; exit 1; }; \
