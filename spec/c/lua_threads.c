@@ -1,5 +1,6 @@
 /* Four lua_States on four threads share one state by the bridge: exact maxima, and data that C code wrote before a Lua
  * script advanced is there for the script that reads the mark. Run under ThreadSanitizer as well. */
+#define _XOPEN_SOURCE 700 /* barriers */
 #include <lualib.h>
 
 #include "state_threads.h"

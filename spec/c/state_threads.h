@@ -14,19 +14,35 @@
 
 #define THREADS 4
 
-/* Runs `run` on THREADS threads, each with the address of its number, and sums up what they return. */
+struct start {
+    void *(*run)(void *number);
+    int number;
+    pthread_barrier_t *barrier;
+};
+
+static void *start_together(void *start_) {
+    struct start *start = start_;
+    (void)pthread_barrier_wait(start->barrier);
+    return start->run(&start->number);
+}
+
+/* Runs `run` on THREADS threads at once, each with the address of its number, and sums up what they return. */
 static long on_threads(void *(*run)(void *number)) {
-    static int numbers[THREADS] = {0, 1, 2, 3};
+    struct start starts[THREADS];
     pthread_t threads[THREADS];
+    pthread_barrier_t barrier;
     long sum = 0;
+    if (pthread_barrier_init(&barrier, NULL, THREADS) != 0) abort();
     for (int i = 0; i < THREADS; i++) {
-        if (pthread_create(&threads[i], NULL, run, &numbers[i]) != 0) abort();
+        starts[i] = (struct start){run, i, &barrier};
+        if (pthread_create(&threads[i], NULL, start_together, &starts[i]) != 0) abort();
     }
     for (int i = 0; i < THREADS; i++) {
         void *result;
         (void)pthread_join(threads[i], &result);
         sum += (long)result;
     }
+    (void)pthread_barrier_destroy(&barrier);
     return sum;
 }
 

@@ -6,6 +6,7 @@
  *     RELAXED_ADVANCE   moving a mark does not release
  *     RELAXED_RELEASE   dropping the last reference does not acquire
  */
+#define _XOPEN_SOURCE 700 /* barriers */
 #include <stdatomic.h>
 
 #if defined RELAXED_READ || defined RELAXED_STALE
