@@ -89,9 +89,11 @@ $(BUILD)/spec/state_memory: $(BUILD)/spec/state_memory.o
 $(BUILD)/spec/%: $(BUILD)/spec/%.o $(BUILD)/libtidemark.a
 	$(CC) $(CFLAGS) $(LDFLAGS) $< $(LIB_OBJECTS) -o $@ -pthread
 
-$(BUILD)/spec/mutants/state_relaxed_%: spec/c/mutants/state_relaxed.c $(BUILD)/lib/error.o
+# the rule names its targets: a pattern would match their .d files as well
+MUTANTS = $(patsubst %,$(BUILD)/spec/mutants/state_relaxed_%,READ STALE ADVANCE RELEASE FREE)
+$(MUTANTS): $(BUILD)/spec/mutants/state_relaxed_%: spec/c/mutants/state_relaxed.c $(BUILD)/lib/error.o
 	@mkdir -p $(@D)
-	$(COMPILE) -Wno-unused-function -DRELAXED_$* $(LDFLAGS) $^ -o $@ -pthread
+	$(COMPILE) -Wno-unused-function -DRELAXED_$* $(LDFLAGS) $(filter %.c %.o,$^) -o $@ -pthread
 
 .SECONDARY:
 -include $(wildcard $(BUILD)/*/*.d $(BUILD)/*/*/*.d)
@@ -127,10 +129,9 @@ check-tsan:
 # the mutants are wrong on purpose: each must end with the exit code of a report
 .PHONY: run-tsan
 THREADS = $(filter %threads,$(PROGS))
-MUTANTS = READ STALE ADVANCE RELEASE
-run-tsan: $(call program_paths,$(THREADS)) $(MUTANTS:%=$(BUILD)/spec/mutants/state_relaxed_%)
+run-tsan: $(call program_paths,$(THREADS)) $(MUTANTS)
 	@for program in $(call program_paths,$(THREADS)); do echo "$$program"; TSAN_OPTIONS=halt_on_error=1 $$program || exit 1; done
-	@for mutant in $(MUTANTS:%=$(BUILD)/spec/mutants/state_relaxed_%); do \
+	@for mutant in $(MUTANTS); do \
 	    TSAN_OPTIONS='halt_on_error=1 exitcode=66' $$mutant >$$mutant.log 2>&1; code=$$?; \
 	    test $$code = 66 || { cat $$mutant.log; echo "$$mutant: not reported, exit code $$code"; exit 1; }; \
 	    echo "$$mutant: reported, as it should be"; \
