@@ -93,10 +93,10 @@ $(BUILD)/spec/%: $(BUILD)/spec/%.o $(BUILD)/libtidemark.a
 MUTANTS = $(patsubst %,$(BUILD)/spec/mutants/state_relaxed_%,READ STALE ADVANCE RELEASE FREE)
 $(MUTANTS): $(BUILD)/spec/mutants/state_relaxed_%: spec/c/mutants/state_relaxed.c $(BUILD)/lib/error.o
 	@mkdir -p $(@D)
-	$(COMPILE) -Wno-unused-function -DRELAXED_$* $(LDFLAGS) $(filter %.c %.o,$^) -o $@ -pthread
+	$(COMPILE) -Wno-unused-function -DRELAXED_$* $(LDFLAGS) $< $(BUILD)/lib/error.o -o $@ -pthread
 
 .SECONDARY:
--include $(wildcard $(BUILD)/*/*.d $(BUILD)/*/*/*.d)
+-include $(wildcard $(BUILD)/*/*.d $(BUILD)/lua*/spec/*.d $(BUILD)/spec/mutants/*.d)
 
 under = $(subst .,_,$(LUA))
 SPEC_ENV = TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) TIDEMARK_CFLAGS='$(CFLAGS) $(LDFLAGS)' \
