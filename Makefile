@@ -77,14 +77,19 @@ $(BUILD)/tidemark.pc: tidemark.pc.in
 
 # ---- specs ----
 
-# C programs are linked statically: tests reach internals, and ThreadSanitizer needs it
-programs: $(PROGS:%=$(BUILD)/spec/%)
+# C programs are linked statically: tests reach internals, and ThreadSanitizer needs it; those that use Lua, lua_*, are built for each version
+program_paths = $(patsubst %,$(BUILD)/spec/%,$(filter-out lua_%,$(1))) $(patsubst %,$(BUILD)/lua$(LUA)/spec/%,$(filter lua_%,$(1)))
+programs: $(call program_paths,$(PROGS))
 
 $(BUILD)/spec/%.o: spec/c/%.c
 	@mkdir -p $(@D)
+	$(COMPILE) -Wno-unused-function -c $< -o $@
+
+$(BUILD)/lua$(LUA)/spec/%.o: spec/c/%.c
+	@mkdir -p $(@D)
 	$(COMPILE) -Wno-unused-function $(LUA_CFLAGS) -c $< -o $@
 
-$(BUILD)/spec/lua_%: $(BUILD)/spec/lua_%.o $(MODULE_OBJECTS)
+$(BUILD)/lua$(LUA)/spec/%: $(BUILD)/lua$(LUA)/spec/%.o $(MODULE_OBJECTS)
 	$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LUA_LIBS) -pthread
 
 # it includes the core's sources itself, with an allocator of its own
@@ -94,8 +99,14 @@ $(BUILD)/spec/state_memory: $(BUILD)/spec/state_memory.o
 $(BUILD)/spec/%: $(BUILD)/spec/%.o $(BUILD)/libtidemark.a
 	$(CC) $(CFLAGS) $(LDFLAGS) $< $(LIB_OBJECTS) -o $@ -pthread
 
+# the rule names its targets: a pattern would match their .d files as well
+MUTANTS = $(patsubst %,$(BUILD)/spec/mutants/state_relaxed_%,READ STALE ADVANCE RELEASE FREE)
+$(MUTANTS): $(BUILD)/spec/mutants/state_relaxed_%: spec/c/mutants/state_relaxed.c $(BUILD)/lib/error.o
+	@mkdir -p $(@D)
+	$(COMPILE) -Wno-unused-function -DRELAXED_$* $(LDFLAGS) $< $(BUILD)/lib/error.o -o $@ -pthread
+
 .SECONDARY:
--include $(wildcard $(BUILD)/*/*.d)
+-include $(wildcard $(BUILD)/*/*.d $(BUILD)/lua*/spec/*.d $(BUILD)/spec/mutants/*.d)
 
 under = $(subst .,_,$(LUA))
 SPEC_ENV = TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) TIDEMARK_CFLAGS='$(CFLAGS) $(LDFLAGS)' \
@@ -125,13 +136,19 @@ check-tsan:
 	    $(MAKE) --no-print-directory run-tsan CC=$$cc BUILD=build/tsan-$$cc CFLAGS='-O1 -g -fsanitize=thread' || exit 1; \
 	done
 
+# the mutants are wrong on purpose: each must end with the exit code of a report
 .PHONY: run-tsan
 THREADS = $(filter %threads,$(PROGS))
-run-tsan: $(THREADS:%=$(BUILD)/spec/%)
-	@for program in $^; do echo "$$program"; TSAN_OPTIONS=halt_on_error=1 $$program || exit 1; done
+run-tsan: $(call program_paths,$(THREADS)) $(MUTANTS)
+	@for program in $(call program_paths,$(THREADS)); do echo "$$program"; TSAN_OPTIONS=halt_on_error=1 $$program || exit 1; done
+	@for mutant in $(MUTANTS); do \
+	    TSAN_OPTIONS='halt_on_error=1 exitcode=66' $$mutant >$$mutant.log 2>&1; code=$$?; \
+	    test $$code = 66 || { cat $$mutant.log; echo "$$mutant: not reported, exit code $$code"; exit 1; }; \
+	    echo "$$mutant: reported, as it should be"; \
+	done
 
-LUACHECK = luacheck --quiet lua spec *.rockspec rockspecs/*.rockspec
-SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch])
+LUACHECK = luacheck --quiet lua spec bin/tidemark *.rockspec rockspecs/*.rockspec
+SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch] spec/c/*/*.[ch])
 
 # ctuuninitvar: an error that is written on failure only is passed unset
 lint:
@@ -164,7 +181,7 @@ clean:
 
 # ---- dependencies: Debian's packages where there is apt, else luarocks for the Lua ones ----
 
-PACKAGES      = gcc libc6-dev pkg-config lua5.4 liblua5.4-dev lua-busted lua-cjson lua-dkjson lua-luv lua-cqueues luarocks binutils libsqlite3-dev
+PACKAGES      = gcc libc6-dev pkg-config lua5.4 liblua5.4-dev lua-busted lua-cjson lua-dkjson lua-luv lua-cqueues lua-argparse luarocks binutils libsqlite3-dev
 LINT_PACKAGES = clang clang-format cppcheck lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
 ROCKS         = busted lua-cjson dkjson luv cqueues
 

@@ -40,9 +40,9 @@ static char *write_integer(char *at, uint64_t value) {
 }
 
 int64_t tidemark_state_to_checkpoint_bytes(const tidemark_state *state, char *bytes, size_t size) {
-    const char *end = bytes + size;
-    char *at = bytes;
     if (size < TIDEMARK_CHECKPOINT_SIZE(tidemark_state_count(state))) return TIDEMARK_EINVAL;
+    const char *end = bytes + size; /* `bytes` may have been NULL */
+    char *at = bytes;
     *at++ = '{';
     for (int shard = tidemark_state_next(state, -1); shard >= 0; shard = tidemark_state_next(state, shard)) {
         /* a file-backed state can gain shards under our hands: is there room for one more entry and '}'? */

@@ -140,9 +140,9 @@ TIDEMARK_API size_t tidemark_state_snapshot(const tidemark_state *state, tidemar
 
 /* ---- checkpoint bytes: docs/formats.md ---- */
 
-/* Writes the checkpoint text (no NUL at its end) and returns its length. EINVAL, and nothing is written, when `size` is
- * less than TIDEMARK_CHECKPOINT_SIZE(tidemark_state_count(state)); a file-backed state may have gained shards since you
- * asked. */
+/* Writes the checkpoint text (no NUL at its end) and returns its length. EINVAL, and what `bytes` holds means nothing,
+ * when `size` is less than TIDEMARK_CHECKPOINT_SIZE(tidemark_state_count(state)); a file-backed state may gain shards
+ * after you asked, also while this writes. */
 TIDEMARK_API int64_t tidemark_state_to_checkpoint_bytes(const tidemark_state *state, char *bytes, size_t size);
 
 /* A state in memory that tracks exactly `shards`: marks from the text, 0 where it has none; other shards in the text
