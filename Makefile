@@ -167,14 +167,15 @@ lint:
 # ---- installing ----
 
 install: all
-	install -d $(addprefix $(DESTDIR)$(PREFIX)/,include lib/pkgconfig lib/lua/$(LUA)/tidemark share/lua/$(LUA)/tidemark)
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include lib/pkgconfig lib/lua/$(LUA)/tidemark share/lua/$(LUA)/tidemark)
 	install -m 644 csrc/include/*.h $(DESTDIR)$(PREFIX)/include
 	install -m 644 $(BUILD)/libtidemark.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(BUILD)/libtidemark.so.0 $(DESTDIR)$(PREFIX)/lib
 	ln -sf libtidemark.so.0 $(DESTDIR)$(PREFIX)/lib/libtidemark.so
 	install -m 644 $(BUILD)/tidemark.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	install -m 755 $(MODULE) $(SQLITE_MODULE) $(DESTDIR)$(PREFIX)/lib/lua/$(LUA)/tidemark
-	install -m 644 lua/tidemark/*.lua $(DESTDIR)$(PREFIX)/share/lua/$(LUA)/tidemark
+	cd lua && find tidemark -name '*.lua' -exec install -D -m 644 {} $(DESTDIR)$(PREFIX)/share/lua/$(LUA)/{} \;
+	install -m 755 bin/tidemark $(DESTDIR)$(PREFIX)/bin
 
 clean:
 	rm -rf build
@@ -183,7 +184,7 @@ clean:
 
 PACKAGES      = gcc libc6-dev pkg-config lua5.4 liblua5.4-dev lua-busted lua-cjson lua-dkjson lua-luv lua-cqueues lua-argparse luarocks binutils libsqlite3-dev
 LINT_PACKAGES = clang clang-format cppcheck lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
-ROCKS         = busted lua-cjson dkjson luv cqueues
+ROCKS         = busted lua-cjson dkjson luv cqueues argparse
 
 deps:
 	@sh scripts/deps.sh '$(PACKAGES)' '$(ROCKS)'

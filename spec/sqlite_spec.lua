@@ -359,7 +359,8 @@ describe("SQLite", function()
       end
       collectgarbage()
       local before, sum = resident(), 0
-      for i in assert(db:rows([[WITH RECURSIVE c(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM c WHERE i < ?) SELECT i FROM c]], 1000000)) do
+      local count = "WITH RECURSIVE c(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM c WHERE i < ?) SELECT i FROM c"
+      for i in assert(db:rows(count, 1000000)) do
         sum = sum + i
       end
       assert.equal(500000500000, sum)

@@ -46,8 +46,10 @@ static void check_position(lua_State *L, int argument, size_t length, const char
 }
 
 const uint32_t *tidemark_check_shards(lua_State *L, int index, int argument, size_t *count) {
-    if (!lua_istable(L, index))
-        luaL_argerror(L, argument, lua_pushfstring(L, "table expected, got %s", luaL_typename(L, index)));
+    if (index == argument) luaL_checktype(L, index, LUA_TTABLE);
+    else if (!lua_istable(L, index))
+        luaL_argerror(L, argument,
+                      lua_pushfstring(L, "an array of shard ids expected, got %s", luaL_typename(L, index)));
     size_t length = lua_rawlen(L, index), found = 0;
     uint32_t *shards = lua_newuserdata(L, length * sizeof *shards + 1);
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1), found++) {

@@ -58,7 +58,7 @@ end
 -- Ascending rows {shard =, applied =, head =}; what is not known is nil.
 local function read(options)
   local directory = options.log
-  local marks, heads, message = nil, nil, nil
+  local marks, heads, message
   local is_log = io.open(options.target .. "/.")
   if is_log then
     is_log:close()
