@@ -130,7 +130,7 @@ THREADS = $(filter %threads,$(PROGS))
 run-tsan: $(THREADS:%=$(BUILD)/spec/%)
 	@for program in $^; do echo "$$program"; TSAN_OPTIONS=halt_on_error=1 $$program || exit 1; done
 
-LUACHECK = luacheck --quiet lua spec *.rockspec rockspecs/*.rockspec
+LUACHECK = luacheck --quiet lua spec *.rockspec rocks/*.rockspec
 SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch])
 
 # ctuuninitvar: an error that is written on failure only is passed unset
