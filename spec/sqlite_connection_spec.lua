@@ -19,17 +19,9 @@ describe("an SQLite connection", function()
   end)
   teardown(sandbox.cleanup)
 
-  local function first(...)
-    return query.first(db, ...)
-  end
-
-  local function column(...)
-    return query.column(db, ...)
-  end
-
-  local function exec(...)
-    return assert(db:exec(...))
-  end
+  local first, column, exec = query.on(function()
+    return db
+  end)
 
   -- How many statements the connection has, the counting one left out.
   local function count_statements()

@@ -19,17 +19,9 @@ describe("SQLite", function()
   end)
   teardown(sandbox.cleanup)
 
-  local function first(...)
-    return query.first(db, ...)
-  end
-
-  local function column(...)
-    return query.column(db, ...)
-  end
-
-  local function exec(...)
-    return assert(db:exec(...))
-  end
+  local first, column, exec = query.on(function()
+    return db
+  end)
 
   describe("values", function()
     it("keep 64-bit integers whole and integers", function()
@@ -234,11 +226,11 @@ describe("SQLite", function()
       local result, message, code = db:rows "SELECT * FROM u"
       assert.same({ path .. ": no such table: u", "ERROR" }, { message, code })
       assert.is_nil(result)
-      local query = "SELECT abs(column1) FROM (VALUES (%s))"
-      assert.same({ path .. ": integer overflow", "ERROR" }, { select(2, db:rows(query:format "-9223372036854775807 - 1")) })
+      local sql = "SELECT abs(column1) FROM (VALUES (%s))"
+      assert.same({ path .. ": integer overflow", "ERROR" }, { select(2, db:rows(sql:format "-9223372036854775807 - 1")) })
       local got = {}
       raises("test%.db: integer overflow %(ERROR%)", function()
-        for x in assert(db:rows(query:format "1), (2), (-9223372036854775807 - 1), (4")) do
+        for x in assert(db:rows(sql:format "1), (2), (-9223372036854775807 - 1), (4")) do
           got[#got + 1] = x
         end
       end)
@@ -323,10 +315,10 @@ describe("SQLite", function()
     end)
 
     it("see a changed table", function()
-      local query = "SELECT * FROM t WHERE id = 3"
-      assert.same({ 3, "three" }, { first(query) })
+      local sql = "SELECT * FROM t WHERE id = 3"
+      assert.same({ 3, "three" }, { first(sql) })
       exec "ALTER TABLE t ADD COLUMN y DEFAULT 'new'"
-      assert.same({ 3, "three", "new" }, { first(query) })
+      assert.same({ 3, "three", "new" }, { first(sql) })
     end)
 
     it("may be a million in little memory", function()

@@ -20,6 +20,20 @@ function query.column(db, sql, ...)
   return values
 end
 
+--- `first`, `column` and an `exec` that must succeed, all on the database that `get()` gives.
+function query.on(get)
+  local function first(...)
+    return query.first(get(), ...)
+  end
+  local function column(...)
+    return query.column(get(), ...)
+  end
+  local function exec(...)
+    return assert(get():exec(...))
+  end
+  return first, column, exec
+end
+
 --- Calls `f(...)`, which must raise a message that matches `pattern`.
 function query.raises(pattern, f, ...)
   local ok, message = pcall(f, ...)
