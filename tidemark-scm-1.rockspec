@@ -26,6 +26,7 @@ build = {
     ["tidemark.epochs"] = "lua/tidemark/epochs.lua",
     ["tidemark.follower"] = "lua/tidemark/follower.lua",
     ["tidemark.options"] = "lua/tidemark/options.lua",
+    ["tidemark.protected"] = "lua/tidemark/protected.lua",
     ["tidemark.replication_state"] = "lua/tidemark/replication_state.lua",
     ["tidemark.core"] = {
       sources = {
