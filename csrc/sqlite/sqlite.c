@@ -64,10 +64,12 @@ static int push_failure(lua_State *L, sqlite3 *handle, const char *path, int res
     const char *message = sqlite3_errmsg(handle), *code = NULL;
     if (primary == SQLITE_NOMEM) return luaL_error(L, "not enough memory");
     if (primary < sizeof words / sizeof *words) code = words[primary];
-    if (primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN) {
+    if (primary == SQLITE_CANTOPEN) {
         int number = sqlite3_system_errno(handle);
         if (number != 0) message = lua_pushfstring(L, "%s: %s", message, strerror(number));
-        if (primary == SQLITE_CANTOPEN && number == ENOENT) code = "NOT_FOUND";
+        if (number == ENOENT) code = "NOT_FOUND";
+    } else if (primary == SQLITE_IOERR) { /* SQLite keeps no errno of a commit; this number names the system call */
+        message = lua_pushfstring(L, "%s (SQLite's code %d)", message, sqlite3_extended_errcode(handle));
     }
     return push_error(L, path, message, code != NULL ? code : "ERROR");
 }
