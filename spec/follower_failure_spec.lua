@@ -99,6 +99,8 @@ describe("a follower", function()
         assert.equal(1, apply.calls) -- the pause is not over
         rig.clock.time = rig.clock.time + 0.1
         assert.equal(1, rig.follower:step(0))
+        status = rig.follower:status()[0]
+        assert.same({ 2, nil, nil }, { status.applied, status.code, status.error })
         assert.equal(1, rig.follower:step(0))
         status = rig.follower:status()[0]
         assert.same({ 3, nil, nil }, { status.applied, status.code, status.error })
@@ -376,11 +378,15 @@ describe("a follower", function()
       assert.is_nil(rig.follower:status()[0].error)
       rig.source:send { "connection lost", "IO" }
       rig:feed()
+      rig.follower:step(1)
+      assert.is_nil(rig.follower:status()[0].error) -- there is nothing new, but it answers
+      rig.source:send { "connection lost", "IO" }
+      rig:feed()
       rig.source.refuse = { "no route" }
       rig.follower:step(100)
       status = rig.follower:status()[0]
       assert.same({ "failed", "shard 0: no route", nil, 3 }, { status.state, status.error, status.code, status.applied })
-      assert.equal(2 + 8, #rig.source.subscribed)
+      assert.equal(3 + 8, #rig.source.subscribed)
       assert.same({ nil, "shard 0: no route" }, { rig.follower:run() })
     end)
 
