@@ -243,7 +243,9 @@ describe("a follower", function()
       local rig = start { flush = as_function(flush) }
       rig:feed(batch(1, 2), batch(3, 3, 2, 1))
       assert.same({ "0/1:1", "0/1:2" }, rig.applied)
+      rig.source.heads[0] = 3
       assert.equal(1, rig.follower:step(0.2))
+      assert.same({}, rig.clock.sleeps) -- one sleep on the source: what it has of this shard is here already
       assert.same({ "0/1:1", "0/1:2", "0/2:3" }, rig.applied)
       assert.same({ 2, 2 }, { flush.calls, rig.state:applied_seqno(0) })
     end)
@@ -444,6 +446,14 @@ describe("a follower", function()
       assert.equal(0, rig.follower:step(10))
       assert.same({}, rig.applied)
       assert.is_true(rig.follower:run())
+    end)
+
+    it("flushes also when a flush that failed waits for another attempt", function()
+      local rig = start { flush = as_function(scripted "busy"), checkpoint_every = 1 }
+      assert.equal(0, rig:feed(batch(1, 2)).applied)
+      rig.follower:stop()
+      assert.is_true(rig.follower:run())
+      assert.equal(2, rig.state:applied_seqno(0))
     end)
 
     it("drops a batch that waits for another attempt", function()
