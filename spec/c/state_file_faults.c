@@ -114,6 +114,40 @@ static void test_sync_of_the_directory(void) {
     CHECK_INT(mark_found(), 5);
 }
 
+/* How many calls of one kind a save makes. */
+static unsigned calls_of(enum fault_call call, tidemark_state *state, const tidemark_note *notes, size_t count) {
+    fault_set(FAULT_NONE, 0, EIO, 1u << call);
+    CHECK_INT(tidemark_state_checkpoint(state, notes, count, &failure), 0);
+    return fault->calls;
+}
+
+/* A save costs one write and one sync; more only the first one, and one that needs new space, which is synced before
+ * it is used. */
+static void test_cost_of_a_save(void) {
+    static const char text[TIDEMARK_NOTE_MAX] = {0};
+    static const tidemark_note note = {0, sizeof text, text};
+    tidemark_note notes[80];
+    make_saved(10, 10);
+    tidemark_state *state = open_or_stop();
+    CHECK_INT(calls_of(FAULT_FSYNC, state, NULL, 0), 2);
+    CHECK_INT(calls_of(FAULT_FSYNC, state, NULL, 0), 0);
+    CHECK_INT(calls_of(FAULT_FDATASYNC, state, &note, 1), 1);
+    CHECK_INT(calls_of(FAULT_PWRITE, state, &note, 1), 1);
+    tidemark_state_release(state);
+    uint32_t shards[80];
+    for (uint32_t i = 0; i < 80; i++) {
+        shards[i] = i;
+        notes[i] = (tidemark_note){i, sizeof text, text};
+    }
+    CHECK_INT(tidemark_state_open_io(&fault_io, path, shards, 80, 0, &state, &failure), 0);
+    CHECK_INT(save(state), 0);
+    CHECK_INT(calls_of(FAULT_FDATASYNC, state, notes, 80), 2);
+    CHECK_INT(calls_of(FAULT_FDATASYNC, state, notes, 80), 2); /* the other slot */
+    CHECK_INT(calls_of(FAULT_FDATASYNC, state, notes, 80), 1);
+    fault_clear();
+    tidemark_state_release(state);
+}
+
 /* ---- calls that do half, or are interrupted ---- */
 
 static void test_short_counts_and_interrupts(void) {
@@ -281,6 +315,7 @@ int main(void) {
     RUN_EMPTY(test_failed_sync_then_the_next_save_is_cut_short);
     RUN_EMPTY(test_loaded_checkpoint_is_synced_first);
     RUN_EMPTY(test_sync_of_the_directory);
+    RUN_EMPTY(test_cost_of_a_save);
     RUN_EMPTY(test_short_counts_and_interrupts);
     RUN_EMPTY(test_write_fails_halfway);
     RUN_EMPTY(test_full_disk);
