@@ -76,6 +76,9 @@ static void test_shards_added_by_another(void) {
 
 /* ---- savers ---- */
 
+#define CHANGE_LOCK (((off_t)1 << 62) + 1) /* docs/formats.md */
+#define SAVE_LOCK   (((off_t)1 << 62) + 2)
+
 static tidemark_state *open_real(void) {
     tidemark_state *state = NULL;
     CHECK_INT(tidemark_state_open(path, usual, 2, 0, &state, &failure), 0);
@@ -119,6 +122,48 @@ static void test_saving_at_once(void) {
     CHECK_INT(tidemark_state_applied_seqno(held, 0), 100);
     CHECK_INT(tidemark_state_applied_seqno(held, 3), 100);
     tidemark_state_release(held);
+}
+
+/* Whether the lock on that byte of PATH is taken, exclusively. */
+static bool is_locked(off_t byte) {
+    int fd = open(path, O_RDWR);
+    bool locked = tidemark_io_system.lock(fd, F_RDLCK, byte, false) < 0;
+    (void)close(fd);
+    return locked;
+}
+
+static off_t expected_lock;
+static int writes;
+
+static ssize_t pwrite_under_lock(int fd, const void *bytes, size_t length, off_t offset) {
+    writes++;
+    CHECK(is_locked(expected_lock));
+    CHECK(is_locked(SAVE_LOCK));
+    return fault_pwrite(fd, bytes, length, offset);
+}
+
+static void test_locked_while_writing(void) {
+    static const uint32_t more[] = {700};
+    struct tidemark_io watching = fault_io;
+    tidemark_state *state = NULL, *other = NULL;
+    make_saved(10, 10);
+    fault->boot[0]++;
+    watching.pwrite = pwrite_under_lock;
+    expected_lock = CHANGE_LOCK;
+    CHECK_INT(tidemark_state_open_io(&watching, path, usual, 2, 0, &state, &failure), 0);
+    CHECK(writes > 0);
+    writes = 0;
+    CHECK_INT(tidemark_state_open_io(&watching, path, more, 1, 0, &other, &failure), 0);
+    CHECK(writes > 0);
+    writes = 0;
+    expected_lock = SAVE_LOCK;
+    CHECK(!is_locked(CHANGE_LOCK));
+    CHECK_INT(save(state), 0);
+    CHECK_INT(save(other), 0);
+    CHECK(writes > 1);
+    CHECK(!is_locked(SAVE_LOCK));
+    tidemark_state_release(state);
+    tidemark_state_release(other);
 }
 
 static void save_in_turn(void) {
@@ -374,6 +419,7 @@ int main(void) {
     RUN_EMPTY(test_both_killed);
     RUN_EMPTY(test_shards_added_by_another);
     RUN_EMPTY(test_saving_at_once);
+    RUN_EMPTY(test_locked_while_writing);
     RUN_EMPTY(test_saving_in_turn);
     RUN_EMPTY(test_savers_killed_at_every_call);
     RUN_EMPTY(test_a_failed_save_after_a_killed_one);
