@@ -10,7 +10,7 @@ local Wal = require "tidemark.wal"
 local HERE = arg[0]:match "^(.*)/[^/]*$" or "."
 local LUA = arg[-1]
 local INPUT = arg[1] or HERE .. "/../data/earthquakes.jsonl"
-local KEY = arg[2] or "net"
+local KEY = not arg[1] and "net" or arg[2]
 local SHARDS, BATCH, KILLS = 4, 10, 10
 local PLOT_WIDTH, PLOT_HEIGHT = 72, 8
 
@@ -202,6 +202,11 @@ end
 
 -- ---- the demo ----
 
+if not KEY or KEY == "" then
+  fail("KEY=field is missing: the field of your records by which they are spread over the shards")
+elseif not uv.fs_stat(INPUT) then
+  fail("%s: no such file", INPUT)
+end
 local lines = read_lines(INPUT)
 if #lines < 3 then
   fail("%s: has %d lines; at least 3 are needed, so that there is something to kill in", INPUT, #lines)

@@ -9,7 +9,7 @@ local progress = {}
 ---@param pause_at integer? the count of applied records at which to wait to be killed
 function progress.new(state, pause_at)
   io.stdout:setvbuf "line"
-  print("pid", uv.os_getpid())
+  print(("pid\t%d"):format(uv.os_getpid()))
   local self = {}
 
   local function committed()
@@ -24,7 +24,9 @@ function progress.new(state, pause_at)
   function self.applying(number)
     if committed() + number == pause_at then
       print("reached", pause_at)
-      io.read() -- never answered
+      while true do
+        uv.sleep(1000)
+      end
     end
   end
 
@@ -32,6 +34,8 @@ function progress.new(state, pause_at)
   function self.show()
     print("applied", committed())
   end
+
+  self.show()
 
   return self
 end
