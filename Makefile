@@ -1,6 +1,7 @@
 # tidemark. `make test` does everything on a fresh machine; `make` alone builds.
 #
 #   make            the Lua modules (LUA=5.4 or LUA=5.3), the C libraries, tidemark.pc: into $(BUILD)
+#   make demo       deps, build, then earthquakes through a log into two followers that are killed again and again
 #   make test       deps, build, every spec
 #   make lint       warnings, formatting, static analysis, exported names
 #   make check      the specs under Lua 5.3 and under AddressSanitizer, the thread programs under ThreadSanitizer
@@ -31,7 +32,7 @@ SQLITE_MODULE = $(if $(shell pkg-config --exists sqlite3 && echo yes),$(BUILD)/l
 LIB_OBJECTS     = $(CORE:%=$(BUILD)/lib/%.o)
 MODULE_OBJECTS  = $(CORE:%=$(BUILD)/lua$(LUA)/core_%.o) $(BIND:%=$(BUILD)/lua$(LUA)/lua_%.o)
 
-.PHONY: all deps lint-deps programs test spec lint check check-lua53 check-asan check-tsan install clean
+.PHONY: all deps lint-deps demo programs test spec lint check check-lua53 check-asan check-tsan install clean
 .DELETE_ON_ERROR:
 all: $(MODULE) $(SQLITE_MODULE) $(BUILD)/libtidemark.a $(BUILD)/libtidemark.so $(BUILD)/tidemark.pc
 
@@ -118,6 +119,11 @@ spec: all programs
 
 test: deps
 	@$(MAKE) --no-print-directory spec
+
+# ---- the demo: INPUT=your.jsonl KEY=field does it with your own data ----
+
+demo: deps all
+	@$(SPEC_ENV) LUA_PATH_$(under)='examples/quakes/?.lua;lua/?.lua;lua/?/init.lua;;' lua$(LUA) examples/quakes/demo.lua $(if $(INPUT),'$(INPUT)' '$(KEY)')
 
 # ---- what CI runs besides ----
 

@@ -32,7 +32,7 @@ enum fault_mode {
     FAULT_FOR_GOOD,    /* call `at` and all that follow fail */
     FAULT_KILL_BEFORE, /* SIGKILL in the place of call `at` */
     FAULT_KILL_AFTER,  /* SIGKILL when call `at` is done and its caller does not know yet */
-    FAULT_KILL_HALFWAY /* SIGKILL after half the bytes, where call `at` is a pwrite; else as KILL_AFTER */
+    FAULT_KILL_HALFWAY /* SIGKILL after a 64th of the bytes, where call `at` is a pwrite; else as KILL_AFTER */
 };
 
 enum fault_call {
@@ -342,7 +342,7 @@ static ssize_t fault_pread(int fd, void *bytes, size_t length, off_t offset) {
 static ssize_t fault_pwrite(int fd, const void *bytes, size_t length, off_t offset) {
     if (fault_enter(FAULT_PWRITE) || fault_interrupt()) return -1;
     bool halfway = fault->mode == FAULT_KILL_HALFWAY && fault->calls == fault->at;
-    length = halfway ? length / 2 : fault_count(length);
+    length = halfway ? length / 64 : fault_count(length);
     fault_before_write(fd, offset, length);
     ssize_t done = pwrite(fd, bytes, length, offset);
     fault_leave(FAULT_PWRITE);
