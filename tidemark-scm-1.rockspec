@@ -25,6 +25,7 @@ build = {
     ["tidemark"] = "lua/tidemark/init.lua",
     ["tidemark.batch"] = "lua/tidemark/batch.lua",
     ["tidemark.cli"] = "lua/tidemark/cli/init.lua",
+    ["tidemark.cli.advice"] = "lua/tidemark/cli/advice.lua",
     ["tidemark.cli.append"] = "lua/tidemark/cli/append.lua",
     ["tidemark.cli.follow"] = "lua/tidemark/cli/follow.lua",
     ["tidemark.cli.inspect"] = "lua/tidemark/cli/inspect.lua",
