@@ -96,7 +96,7 @@ describe("tidemark follow", function()
   it("refuses files that are none of its own", function()
     command_line.make_log(log, 1, 1)
     command_line.write(directory .. "/other", "something else")
-    assert_code(1, run("follow", log, "--state", directory .. "/other", "--print"), directory .. "/other", "not a state file")
+    assert_code(1, run("follow", log, "--state", directory .. "/other", "--print"), directory .. "/other", "state file (CORRUPT)")
     assert_code(1, run("follow", log, "--state", log .. "/heads", "--print"), "its note is not a follower's")
     assert.equal("something else", command_line.read(directory .. "/other"))
     assert.equal(0, run("verify", log).code)
@@ -305,10 +305,24 @@ describe("tidemark follow", function()
     assert.same({ [0] = 1 }, marks())
   end)
 
+  it("stops when its state file is removed under it", function()
+    append "a"
+    assert_code(3, run("follow", log, "--state", state, "--exec", ("rm '%s'"):format(state), "--once"), "shard 0 has stopped", "(REPLACED)")
+  end)
+
   it("fails when its last checkpoint does", function()
     append "a"
-    local child = command_line.start("follow", log, "--state", state, "--exec", ("sleep 0.2; rm '%s'"):format(state), "--once")
-    local result = command_line.finish(child)
-    assert_code(3, result, "(REPLACED)")
+    local failing = [[
+      local ReplicationState = require "tidemark.replication_state"
+      local checkpoint = ReplicationState.checkpoint
+      function ReplicationState:checkpoint(notes)
+        if notes then -- of a new epoch: that one works
+          return checkpoint(self, notes)
+        end
+        return nil, "the disk does not answer", "IO"
+      end
+    ]]
+    local words = command_line.words(failing, "follow", log, "--state", state, "--print", "--once")
+    assert_code(1, command_line.run_words(words), "checkpoint failed: the disk does not answer (IO)\n")
   end)
 end)

@@ -2,7 +2,7 @@
 
 local ADVICE = {
   BUSY = "end the processes that have it open, then try again",
-  CORRUPT = "nothing was changed: restore a copy of it, or remove it to begin anew",
+  CORRUPT = "nothing was changed. If it is the right file, restore a copy of it",
   DIVERGED = "take a new copy of the leader's data and begin anew from it",
   FOREIGN = "this follower goes with another log, or a file of another log lies here",
   GAP = "look why the records in between are missing",

@@ -83,7 +83,7 @@ local function add_follow(parser)
     command
       :option("--exec", "Run this shell command for each batch, with its records on standard input, one a line. It must exit with 0 "
         .. "once its effect is durable; otherwise it is run again. TIDEMARK_SHARD, TIDEMARK_FIRST_SEQNO and TIDEMARK_LAST_SEQNO "
-        .. "are set, so that it can tell a batch that it has had before.")
+        .. "are set, so that it can tell a batch that it has had before, or one that was cut off when this program was killed.")
       :argname "CMD",
     command:flag("--print", "Write the records to standard output, one a line.")
   )
