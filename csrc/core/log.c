@@ -22,7 +22,10 @@ int tidemark_log_open(const struct tidemark_io *io, const char *path, struct tid
         (void)io->close(fd);
         return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory", path);
     }
-    *log = (struct tidemark_log){io, fd, paths, paths + length + sizeof "/heads"};
+    log->io = io;
+    log->directory = fd;
+    log->heads_path = paths;
+    log->path = paths + length + sizeof "/heads";
     memcpy(log->heads_path, path, length);
     memcpy(log->heads_path + length, "/heads", sizeof "/heads");
     memcpy(log->path, path, length + 1);
