@@ -5,11 +5,12 @@
 
 #include "../../csrc/core/alloc.h"
 #include "../../csrc/core/batch.h"
+#include "../../csrc/core/crc32c.h"
 #include "../../csrc/core/segment.h"
 #include "../../csrc/core/wal_writer.h"
 #include "state_files.h"
 
-#define SHARD_MAX 8    /* shards 0..7 in the model */
+#define SHARD_MAX 8   /* shards 0..7 in the model */
 #define SEQNO_MAX 400 /* per shard */
 
 /* Every append is an attempt with a number of its own, and its records carry that. */
@@ -23,6 +24,7 @@ struct model {
     uint32_t attempts;
     unsigned char fate[2048];
     int64_t acked[SHARD_MAX];               /* last acknowledged seqno */
+    int64_t last[SHARD_MAX];                /* that check_log has found, or its error */
     uint32_t written[SHARD_MAX][SEQNO_MAX]; /* attempt that was acknowledged for a seqno; 0: none */
     uint32_t visible[SHARD_MAX][SEQNO_MAX]; /* attempt that a reader has seen; 0: none */
     uint32_t epoch;                         /* highest that an opening has returned */
@@ -195,36 +197,29 @@ static void check_log(void) {
         int64_t last = read_log(shard, 0, seen);
         if (last < 0) printf("    %s: %s\n", tidemark_code_name((int)last), failure.message);
         CHECK(last >= model->acked[shard]);
-        for (int64_t seqno = 1; seqno <= last; seqno++) {
-            if (seen[seqno] == 0) continue; /* pruned */
-            uint32_t wrote = model->written[shard][seqno], visible = model->visible[shard][seqno];
+        for (int64_t seqno = 1; seqno < SEQNO_MAX && last >= 0; seqno++) {
+            uint32_t *wrote = &model->written[shard][seqno], visible = model->visible[shard][seqno];
+            if (seqno <= last && seen[seqno] == 0) continue; /* pruned */
             CHECK(model->fate[seen[seqno]] != FATE_REFUSED);
-            if (seqno <= model->acked[shard]) CHECK_INT(seen[seqno], wrote);
+            if (seqno <= model->acked[shard]) CHECK_INT(seen[seqno], *wrote);
             if (visible != 0) CHECK_INT(seen[seqno], visible);
-            if (wrote != seen[seqno]) model->written[shard][seqno] = seen[seqno];
+            *wrote = seen[seqno];
         }
-        for (int64_t seqno = last + 1; last >= 0 && seqno < SEQNO_MAX; seqno++) {
-            if (model->visible[shard][seqno] != 0) CHECK_INT(last, seqno); /* it is gone */
-            model->written[shard][seqno] = 0;
-        }
+        model->last[shard] = last;
     }
     int code = tidemark_wal_verify_io(log_io, directory, &report, &failure);
     if (code < 0) printf("    verify: %s: %s\n", tidemark_code_name(code), failure.message);
     CHECK_INT(code, 0);
 }
 
-/* What the log holds after an opening is its past now, acknowledged or not. */
+/* What the log holds after an opening has happened, acknowledged or not. */
 static void adopt_log(void) {
     check_log();
     for (size_t i = 0; i < LOG_SHARDS; i++) {
-        uint32_t shard = log_shards[i], seen[SEQNO_MAX] = {0};
-        int64_t last = read_log(shard, 0, seen);
-        for (int64_t seqno = 1; seqno <= last; seqno++) {
-            if (seen[seqno] == 0) continue;
-            model->written[shard][seqno] = seen[seqno];
-            model->fate[seen[seqno]] = FATE_ACKED;
-        }
-        if (last >= 0) model->acked[shard] = last;
+        uint32_t shard = log_shards[i];
+        for (int64_t seqno = 1; seqno <= model->last[shard]; seqno++)
+            model->fate[model->written[shard][seqno]] = FATE_ACKED;
+        if (model->last[shard] >= 0) model->acked[shard] = model->last[shard];
     }
 }
 
