@@ -67,12 +67,13 @@ static int locate(struct tidemark_wal_reader *reader, tidemark_error *error) {
     }
 }
 
-/* The segment at the cursor has ended before the head: opens the next one. 0, or the reason why there is none. */
-static int next_segment(struct tidemark_wal_reader *reader, const char *why, tidemark_error *error) {
+/* The segment at the cursor has ended before the head: opens the next one, unless that is the one that was `opened` for
+ * this seqno already. 0, or the reason why there is none. */
+static int next_segment(struct tidemark_wal_reader *reader, bool opened, const char *why, tidemark_error *error) {
     struct tidemark_cursor *cursor = &reader->cursor;
     struct tidemark_segment *segments;
     size_t count;
-    int result = tidemark_cursor_open(cursor, cursor->last_seqno + 1, error);
+    int result = opened ? TIDEMARK_ENOT_FOUND : tidemark_cursor_open(cursor, cursor->last_seqno + 1, error);
     if (result != TIDEMARK_ENOT_FOUND) return result;
     result = tidemark_segment_list(reader->log.io, reader->log.directory, reader->log.path, (int)cursor->shard,
                                    &segments, &count, error);
@@ -217,6 +218,7 @@ static int read_header(struct tidemark_wal_reader *reader, tidemark_error *why) 
 static int advance_to_batch(struct tidemark_wal_reader *reader, int64_t head, tidemark_error *error) {
     struct tidemark_cursor *cursor = &reader->cursor;
     tidemark_error why;
+    int64_t opened_after = -1; /* the seqno behind which a segment was opened here */
     int result;
     while (cursor->last_seqno < head) {
         if (reader->batch.size != 0) return 1;
@@ -232,8 +234,9 @@ static int advance_to_batch(struct tidemark_wal_reader *reader, int64_t head, ti
         result = read_header(reader, &why);
         if (result < 0) return tidemark_fail(error, result, "%s", why.message);
         if (result == 0) {
-            result = next_segment(reader, why.message, error);
+            result = next_segment(reader, opened_after == cursor->last_seqno, why.message, error);
             if (result < 0) return result;
+            opened_after = cursor->last_seqno;
         } else if (tidemark_batch_last_seqno(&reader->batch) <= reader->after_seqno) {
             tidemark_cursor_pass(cursor, &reader->batch);
             reader->batch.size = 0;

@@ -59,8 +59,8 @@ enum fault_call {
 
 #define FAULT_SECTOR  512 /* what a disk writes whole */
 #define FAULT_SECTORS 16384
-#define FAULT_FILES   64
-#define FAULT_NAMES   64
+#define FAULT_FILES   256
+#define FAULT_NAMES   256
 
 /* A sector that may stand differently on the disk than a reader sees it. */
 struct fault_sector {

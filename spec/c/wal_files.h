@@ -86,9 +86,11 @@ static void abandon(tidemark_wal *wal) {
 
 /* ---- appending, with the model ---- */
 
+static uint32_t longest_record = 180;
+
 /* Record `position` of an attempt: its number, then bytes that depend on both. Some end in zeros, some have none. */
 static size_t fill_record(unsigned char *bytes, uint32_t attempt, uint32_t position) {
-    size_t length = 8 + (attempt * 37 + position * 11) % 180;
+    size_t length = 8 + (attempt * 37 + position * 11) % longest_record;
     memset(bytes, attempt % 3 == 0 ? 0 : (int)(attempt + position), length);
     tidemark_put32(bytes, attempt);
     tidemark_put32(bytes + 4, position);
