@@ -57,6 +57,7 @@ static void make_log(bool closed) {
 
 static void put_log(void) {
     remove_all();
+    fault_reset();
     for (size_t segment = 0; segment < 2; segment++)
         put_bytes(segment_path(1, pristine_first[segment]), 0, pristine[segment], pristine_size[segment]);
     copy_file(heads_copy, heads_path);
