@@ -94,6 +94,9 @@ $(BUILD)/spec/state_memory: $(BUILD)/spec/state_memory.o
 $(BUILD)/spec/%: $(BUILD)/spec/%.o $(BUILD)/libtidemark.a
 	$(CC) $(CFLAGS) $(LDFLAGS) $< $(LIB_OBJECTS) -o $@ -pthread
 
+# its own malloc stands before the core's
+$(BUILD)/spec/wal_memory: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=free
+
 .SECONDARY:
 -include $(wildcard $(BUILD)/*/*.d)
 
