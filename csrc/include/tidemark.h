@@ -274,8 +274,8 @@ TIDEMARK_API int tidemark_wal_sync(tidemark_wal *wal, tidemark_error *error);
  * EPOISONED, EIO. What was durable before the call stays so in any case. */
 TIDEMARK_API int tidemark_wal_close(tidemark_wal *wal, tidemark_error *error);
 
-/* The heads: per shard the last durable seqno. The writer's; never advance it. Who retains it keeps other writers out for
- * as long, also after tidemark_wal_close. */
+/* The heads: per shard the last durable seqno. The writer's; never advance it. Who retains it keeps other writers out
+ * for as long, also after tidemark_wal_close. */
 TIDEMARK_API tidemark_state *tidemark_wal_heads(const tidemark_wal *wal);
 
 TIDEMARK_API uint32_t tidemark_wal_epoch(const tidemark_wal *wal);

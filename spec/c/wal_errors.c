@@ -155,6 +155,10 @@ static void a_failed_sync_poisons(void) {
         } else {
             abandon(wal);
         }
+        fault_clear(); /* the next writer finds in the page cache what no later sync will write, and makes it durable */
+        wal = open_log_or_stop(SEGMENT_BYTES, 0);
+        adopt_log();
+        abandon(wal);
         settle(FAULT_LOSE_ALL);
         if (through || check_failures != 0) break;
     }
