@@ -106,6 +106,9 @@ $(MUTANTS): $(BUILD)/spec/mutants/state_relaxed_%: spec/c/mutants/state_relaxed.
 	@mkdir -p $(@D)
 	$(COMPILE) -Wno-unused-function -DRELAXED_$* $(LDFLAGS) $< $(BUILD)/lib/error.o -o $@ -pthread
 
+# its own malloc stands before the core's
+$(BUILD)/spec/wal_memory: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=free
+
 .SECONDARY:
 -include $(wildcard $(BUILD)/*/*.d $(BUILD)/lua*/spec/*.d $(BUILD)/spec/mutants/*.d)
 
