@@ -15,6 +15,9 @@ local SHORTEST_PAUSE, LONGEST_PAUSE = 0.0005, 0.005 -- seconds between polls
 ---@return string? message
 ---@return tidemark.ErrorCode? code
 function Wal.heads(directory)
+  if type(directory) ~= "string" then
+    error(("bad argument #1 to 'heads' (string expected, got %s)"):format(type(directory)), 2)
+  end
   return ReplicationState.open(directory .. "/heads", nil, { readonly = true })
 end
 
@@ -101,8 +104,11 @@ function Source:wait(marks, timeout)
   end
 end
 
+--- Idempotent; later use raises. Subscriptions stay open.
 function Source:close()
   self.heads:close()
 end
+
+Source.__close = Source.close
 
 return Wal
