@@ -67,6 +67,13 @@ static int locate(struct tidemark_wal_reader *reader, tidemark_error *error) {
     }
 }
 
+static int fail_missing(const struct tidemark_wal_reader *reader, const char *why, tidemark_error *error) {
+    const struct tidemark_cursor *cursor = &reader->cursor;
+    return tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
+                                "shard %" PRIu32 ": seqno %" PRId64 " is durable but is not here: %s", cursor->shard,
+                                cursor->last_seqno + 1, why);
+}
+
 /* The segment at the cursor has ended before the head: opens the next one. 0, or the reason why there is none. */
 static int next_segment(struct tidemark_wal_reader *reader, const char *why, tidemark_error *error) {
     struct tidemark_cursor *cursor = &reader->cursor;
@@ -79,10 +86,7 @@ static int next_segment(struct tidemark_wal_reader *reader, const char *why, tid
     if (result < 0) return result;
     if (count > 0 && segments[0].first_seqno - 1 > cursor->last_seqno)
         result = fail_pruned(reader, cursor->last_seqno + 1, segments[0].first_seqno, error);
-    else
-        result = tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
-                                      "shard %" PRIu32 ": seqno %" PRId64 " is durable but is not here: %s",
-                                      cursor->shard, cursor->last_seqno + 1, why);
+    else result = fail_missing(reader, why, error);
     tidemark_free(segments);
     return result;
 }
@@ -217,6 +221,7 @@ static int read_header(struct tidemark_wal_reader *reader, tidemark_error *why) 
 static int advance_to_batch(struct tidemark_wal_reader *reader, int64_t head, tidemark_error *error) {
     struct tidemark_cursor *cursor = &reader->cursor;
     tidemark_error why;
+    bool opened = false;
     int result;
     while (cursor->last_seqno < head) {
         if (reader->batch.size != 0) return 1;
@@ -232,8 +237,11 @@ static int advance_to_batch(struct tidemark_wal_reader *reader, int64_t head, ti
         result = read_header(reader, &why);
         if (result < 0) return tidemark_fail(error, result, "%s", why.message);
         if (result == 0) {
+            /* an empty segment may have been removed and made again, so it is opened anew, but only once */
+            if (opened && cursor->offset == 0) return fail_missing(reader, why.message, error);
             result = next_segment(reader, why.message, error);
             if (result < 0) return result;
+            opened = true;
         } else if (tidemark_batch_last_seqno(&reader->batch) <= reader->after_seqno) {
             tidemark_cursor_pass(cursor, &reader->batch);
             reader->batch.size = 0;
