@@ -24,6 +24,9 @@
 #define RETRY_MS   10   /* between two attempts at the settings of a new connection */
 #define TIMEOUT_MS 5000 /* busy_timeout, where it is not given */
 
+#define PATH_FORMAT  "%.512s" /* SQLite takes no longer ones */
+#define MESSAGE_SIZE 1024
+
 _Static_assert(sizeof(lua_Integer) == sizeof(sqlite3_int64), "64-bit Lua integers");
 
 struct database {
@@ -51,27 +54,40 @@ static const char *const words[] = {
     [SQLITE_NOTADB] = "NOTADB",
 };
 
-static int push_error(lua_State *L, const char *path, const char *message, const char *code) {
-    lua_pushnil(L);
-    lua_pushfstring(L, "%s: %s", path, message);
-    lua_pushstring(L, code);
-    return 3;
+/* An error as text and word. It is made without Lua: whatever makes Lua objects may run finalizers, and these may use
+ * or close the same database. */
+struct failure {
+    const char *code; /* NULL: no memory */
+    char message[MESSAGE_SIZE];
+};
+
+/* What the last call on the connection answered. */
+static struct failure describe(sqlite3 *handle, const char *path, int result) {
+    struct failure failure = {"ERROR", ""};
+    unsigned primary = (unsigned)result & 0xff;
+    const char *message = sqlite3_errmsg(handle);
+    int size = sizeof failure.message, number;
+    if (primary < sizeof words / sizeof *words && words[primary] != NULL) failure.code = words[primary];
+    if (primary == SQLITE_NOMEM) failure.code = NULL;
+    if (primary == SQLITE_CANTOPEN && (number = sqlite3_system_errno(handle)) != 0) {
+        if (number == ENOENT) failure.code = "NOT_FOUND";
+        sqlite3_snprintf(size, failure.message, PATH_FORMAT ": %s: %s", path, message, strerror(number));
+    } else if (primary == SQLITE_IOERR) { /* SQLite keeps no errno of a commit; this number names the system call */
+        number = sqlite3_extended_errcode(handle);
+        sqlite3_snprintf(size, failure.message, PATH_FORMAT ": %s (SQLite's code %d)", path, message, number);
+    } else {
+        sqlite3_snprintf(size, failure.message, PATH_FORMAT ": %s", path, message);
+    }
+    return failure;
 }
 
-/* nil, message, code for what the last call on the connection answered. */
-static int push_failure(lua_State *L, sqlite3 *handle, const char *path, int result) {
-    unsigned primary = (unsigned)result & 0xff;
-    const char *message = sqlite3_errmsg(handle), *code = NULL;
-    if (primary == SQLITE_NOMEM) return luaL_error(L, "not enough memory");
-    if (primary < sizeof words / sizeof *words) code = words[primary];
-    if (primary == SQLITE_CANTOPEN) {
-        int number = sqlite3_system_errno(handle);
-        if (number != 0) message = lua_pushfstring(L, "%s: %s", message, strerror(number));
-        if (number == ENOENT) code = "NOT_FOUND";
-    } else if (primary == SQLITE_IOERR) { /* SQLite keeps no errno of a commit; this number names the system call */
-        message = lua_pushfstring(L, "%s (SQLite's code %d)", message, sqlite3_extended_errcode(handle));
-    }
-    return push_error(L, path, message, code != NULL ? code : "ERROR");
+/* nil, message, code; or raises where there is no memory. */
+static int push_failure(lua_State *L, const struct failure *failure) {
+    if (failure->code == NULL) return luaL_error(L, "not enough memory");
+    lua_pushnil(L);
+    lua_pushstring(L, failure->message);
+    lua_pushstring(L, failure->code);
+    return 3;
 }
 
 /* ---- databases ---- */
@@ -132,25 +148,50 @@ static int run_pragma(sqlite3 *handle, const char *pragma, char *answer, int siz
     return sqlite3_finalize(stmt);
 }
 
-/* Pushes nothing, or nil, message, code. SQLite's busy handler does not help when two connections turn the same new
- * file to WAL, since both hold a read lock; so this waits by itself, before there is a busy handler. */
-static int apply_settings(lua_State *L, sqlite3 *handle, const char *path, const struct options *options) {
+/* Whether the connection can be used; else *failure tells. SQLite's busy handler does not help when two connections
+ * turn the same new file to WAL, since both hold a read lock; so this waits by itself, before there is a busy handler.
+ */
+static bool apply_settings(sqlite3 *handle, const char *path, const struct options *options, struct failure *failure) {
     size_t count = options->readonly ? 1 : sizeof settings / sizeof *settings;
     int patience = options->timeout_ms;
     for (const struct setting *setting = settings; setting < settings + count; setting++) {
         char answer[32];
         int result;
         while ((result = run_pragma(handle, setting->pragma, answer, sizeof answer)) != SQLITE_OK) {
-            if ((result & 0xff) != SQLITE_BUSY || patience <= 0) return push_failure(L, handle, path, result);
+            if ((result & 0xff) != SQLITE_BUSY || patience <= 0) {
+                *failure = describe(handle, path, result);
+                return false;
+            }
             patience -= sqlite3_sleep(RETRY_MS);
         }
-        if (strcmp(answer, setting->wanted) != 0)
-            return push_error(L, path,
-                              lua_pushfstring(L, "%s: '%s', must be '%s'", setting->pragma, answer, setting->wanted),
-                              "UNSUPPORTED");
+        if (strcmp(answer, setting->wanted) != 0) {
+            failure->code = "UNSUPPORTED";
+            sqlite3_snprintf(sizeof failure->message, failure->message, PATH_FORMAT ": %s: '%s', must be '%s'", path,
+                             setting->pragma, answer, setting->wanted);
+            return false;
+        }
     }
     sqlite3_busy_timeout(handle, options->timeout_ms);
-    return 0;
+    return true;
+}
+
+/* Opens the file into *handle, which may be set also where this fails. */
+static bool open_file(const char *file, const char *path, const struct options *options, sqlite3 **handle,
+                      struct failure *failure) {
+    int flags = options->readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE;
+    if (!options->readonly && !options->existing) flags |= SQLITE_OPEN_CREATE;
+    int result = sqlite3_open_v2(file, handle, flags | SQLITE_OPEN_NOMUTEX, NULL);
+    if (result != SQLITE_OK) {
+        *failure = describe(*handle, path, result);
+        return false;
+    }
+    if (!options->readonly && sqlite3_db_readonly(*handle, "main") != 0) { /* a file that may only be read */
+        failure->code = words[SQLITE_READONLY];
+        sqlite3_snprintf(sizeof failure->message, failure->message, PATH_FORMAT ": %s", path,
+                         sqlite3_errstr(SQLITE_READONLY));
+        return false;
+    }
+    return apply_settings(*handle, path, options, failure);
 }
 
 static int database_close(lua_State *L) {
@@ -172,22 +213,14 @@ static int sqlite_open(lua_State *L) {
     struct options options = check_options(L, 2);
     /* lest SQLite take the name for a URI, which may lead to memory */
     if (path[0] != '/') file = lua_pushfstring(L, "./%s", path);
-    int flags = options.readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE;
-    if (!options.readonly && !options.existing) flags |= SQLITE_OPEN_CREATE;
-
     struct database *db = lua_newuserdata(L, sizeof *db);
     *db = (struct database){NULL, 0, {NULL}};
     luaL_setmetatable(L, DATABASE);
-    int result = sqlite3_open_v2(file, &db->handle, flags | SQLITE_OPEN_NOMUTEX, NULL), pushed = 0;
-    if (db->handle == NULL) return luaL_error(L, "not enough memory");
-    if (result != SQLITE_OK) pushed = push_failure(L, db->handle, path, result);
-    else if (!options.readonly && sqlite3_db_readonly(db->handle, "main") != 0) /* a file that may only be read */
-        pushed = push_error(L, path, sqlite3_errstr(SQLITE_READONLY), words[SQLITE_READONLY]);
-    else pushed = apply_settings(L, db->handle, path, &options);
-    if (pushed == 0) return 1;
+    struct failure failure;
+    if (open_file(file, path, &options, &db->handle, &failure)) return 1;
     sqlite3_close(db->handle);
     db->handle = NULL;
-    return pushed;
+    return push_failure(L, &failure);
 }
 
 static int database_in_transaction(lua_State *L) {
@@ -335,14 +368,12 @@ static int start_statement(lua_State *L, struct database *db, int top, sqlite3_d
 
 /* Ends the use of *stmt, if any: pushes nothing where `result` is no error, else nil, message, code. */
 static int end_statement(lua_State *L, struct database *db, sqlite3_stmt **stmt, int result) {
-    sqlite3_stmt *used = *stmt;
-    int pushed = 0;
+    bool failed = result != SQLITE_OK && result != SQLITE_DONE;
+    struct failure failure;
+    if (failed) failure = describe(db->handle, sqlite3_db_filename(db->handle, "main"), result);
+    if (*stmt != NULL) put_idle(db, *stmt);
     *stmt = NULL;
-    sqlite3_reset(used); /* before pushing, which may raise and leave it to database_close */
-    if (result != SQLITE_OK && result != SQLITE_DONE)
-        pushed = push_failure(L, db->handle, sqlite3_db_filename(db->handle, "main"), result);
-    if (used != NULL) put_idle(db, used);
-    return pushed;
+    return failed ? push_failure(L, &failure) : 0;
 }
 
 static int database_exec(lua_State *L) {
@@ -351,9 +382,7 @@ static int database_exec(lua_State *L) {
     int before = sqlite3_total_changes(db->handle);
     /* the values stay on Lua's stack until the statement has ended: SQLite need not copy them */
     int result = start_statement(L, db, lua_gettop(L), SQLITE_STATIC, &stmt);
-    if (result == SQLITE_OK) do
-            result = sqlite3_step(stmt);
-        while (result == SQLITE_ROW);
+    while (result == SQLITE_OK || result == SQLITE_ROW) result = sqlite3_step(stmt);
     /* sqlite3_changes tells of the last statement that could change rows, which may be an earlier one */
     int changed = sqlite3_total_changes(db->handle) == before ? 0 : sqlite3_changes(db->handle);
     int pushed = end_statement(L, db, &stmt, result);
@@ -369,13 +398,17 @@ static int raise_failure(lua_State *L) {
     return luaL_error(L, "%s (%s)", lua_tostring(L, -2), lua_tostring(L, -1));
 }
 
+static void check_open(lua_State *L, const struct rows *rows) {
+    if (rows->stmt == NULL || rows->db->handle == NULL) luaL_error(L, "these rows or their database are closed");
+}
+
 static int rows_next(lua_State *L) {
     struct rows *rows = lua_touserdata(L, lua_upvalueindex(1));
     if (rows->ended) {
         lua_pushnil(L);
         return 1;
     }
-    if (rows->stmt == NULL || rows->db->handle == NULL) return luaL_error(L, "these rows or their database are closed");
+    check_open(L, rows);
     if (!rows->waiting) {
         int result = sqlite3_step(rows->stmt);
         if (result != SQLITE_ROW) {
@@ -388,7 +421,10 @@ static int rows_next(lua_State *L) {
     }
     int count = sqlite3_data_count(rows->stmt);
     luaL_checkstack(L, count, "too many columns");
-    for (int column = 0; column < count; column++) push_column(L, rows->stmt, column);
+    for (int column = 0; column < count; column++) {
+        check_open(L, rows); /* a finalizer may have closed them as the last value was made */
+        push_column(L, rows->stmt, column);
+    }
     if (lua_isnil(L, -count))
         return luaL_error(L, "the first column is NULL, which would end a loop: select another first");
     rows->waiting = false;
@@ -419,6 +455,7 @@ static int database_rows(lua_State *L) {
     lua_pushvalue(L, 1);
     lua_setuservalue(L, -2);
     luaL_setmetatable(L, ROWS);
+    (void)check_database(L); /* again: a finalizer may have closed it as the userdata was made */
     int result = start_statement(L, db, top, SQLITE_TRANSIENT, &rows->stmt);
     /* the first step here, so that what fails there is returned and not raised */
     if (result == SQLITE_OK) result = sqlite3_step(rows->stmt);
