@@ -51,7 +51,7 @@ describe("the module tidemark.sqlite", function()
     end
     assert.equal(6, count)
     db:close()
-    for word in markdown.read("csrc/sqlite/sqlite.c"):match("words%[%] = (%b{})"):gmatch '"([%u_]+)"' do
+    for word in markdown.read("csrc/sqlite/connection.c"):match("words%[%] = (%b{})"):gmatch '"([%u_]+)"' do
       assert(reference:find("| `" .. word .. "` |", 1, true), "docs/reference.md lacks " .. word)
       assert(types:find('"' .. word .. '"', 1, true), "docs/meta lacks " .. word)
     end

@@ -8,24 +8,18 @@
  */
 #define _GNU_SOURCE /* dladdr */
 #include <dlfcn.h>
-#include <errno.h>
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 #include <lauxlib.h>
-#include <sqlite3.h>
+
+#include "connection.h"
 
 #define DATABASE "tidemark.sqlite.database"
 #define ROWS     "tidemark.sqlite.rows"
 #define BLOB     "tidemark.sqlite.blob"
 
-#define CACHE_SIZE 64   /* idle statements that a database keeps */
-#define RETRY_MS   10   /* between two attempts at the settings of a new connection */
-#define TIMEOUT_MS 5000 /* busy_timeout, where it is not given */
-
-#define PATH_FORMAT  "%.512s" /* SQLite takes no longer ones */
-#define MESSAGE_SIZE 1024
+#define CACHE_SIZE 64 /* idle statements that a database keeps */
 
 _Static_assert(sizeof(lua_Integer) == sizeof(sqlite3_int64), "64-bit Lua integers");
 
@@ -44,45 +38,8 @@ struct rows {
 
 /* ---- errors ---- */
 
-/* Words for SQLite's primary result codes; the rest is "ERROR". */
-static const char *const words[] = {
-    [SQLITE_ERROR] = "ERROR",       [SQLITE_PERM] = "DENIED",       [SQLITE_ABORT] = "ABORT",
-    [SQLITE_BUSY] = "BUSY",         [SQLITE_LOCKED] = "LOCKED",     [SQLITE_READONLY] = "READONLY",
-    [SQLITE_IOERR] = "IO",          [SQLITE_CORRUPT] = "CORRUPT",   [SQLITE_FULL] = "FULL",
-    [SQLITE_CANTOPEN] = "CANTOPEN", [SQLITE_PROTOCOL] = "PROTOCOL", [SQLITE_SCHEMA] = "SCHEMA",
-    [SQLITE_TOOBIG] = "TOOBIG",     [SQLITE_MISMATCH] = "MISMATCH", [SQLITE_CONSTRAINT] = "CONSTRAINT",
-    [SQLITE_NOTADB] = "NOTADB",
-};
-
-/* An error as text and word. It is made without Lua: whatever makes Lua objects may run finalizers, and these may use
- * or close the same database. */
-struct failure {
-    const char *code; /* NULL: no memory */
-    char message[MESSAGE_SIZE];
-};
-
-/* What the last call on the connection answered. */
-static struct failure describe(sqlite3 *handle, const char *path, int result) {
-    struct failure failure = {"ERROR", ""};
-    unsigned primary = (unsigned)result & 0xff;
-    const char *message = sqlite3_errmsg(handle);
-    int size = sizeof failure.message, number;
-    if (primary < sizeof words / sizeof *words && words[primary] != NULL) failure.code = words[primary];
-    if (primary == SQLITE_NOMEM) failure.code = NULL;
-    if (primary == SQLITE_CANTOPEN && (number = sqlite3_system_errno(handle)) != 0) {
-        if (number == ENOENT) failure.code = "NOT_FOUND";
-        sqlite3_snprintf(size, failure.message, PATH_FORMAT ": %s: %s", path, message, strerror(number));
-    } else if (primary == SQLITE_IOERR) { /* SQLite keeps no errno of a commit; this number names the system call */
-        number = sqlite3_extended_errcode(handle);
-        sqlite3_snprintf(size, failure.message, PATH_FORMAT ": %s (SQLite's code %d)", path, message, number);
-    } else {
-        sqlite3_snprintf(size, failure.message, PATH_FORMAT ": %s", path, message);
-    }
-    return failure;
-}
-
 /* nil, message, code; or raises where there is no memory. */
-static int push_failure(lua_State *L, const struct failure *failure) {
+static int push_failure(lua_State *L, const struct tidemark_sqlite_failure *failure) {
     if (failure->code == NULL) return luaL_error(L, "not enough memory");
     lua_pushnil(L);
     lua_pushstring(L, failure->message);
@@ -98,13 +55,8 @@ static struct database *check_database(lua_State *L) {
     return db;
 }
 
-struct options {
-    bool readonly, existing;
-    int timeout_ms;
-};
-
-static struct options check_options(lua_State *L, int argument) {
-    struct options options = {false, false, TIMEOUT_MS};
+static struct tidemark_sqlite_options check_options(lua_State *L, int argument) {
+    struct tidemark_sqlite_options options = {false, false, TIDEMARK_SQLITE_TIMEOUT_MS};
     if (lua_isnoneornil(L, argument)) return options;
     luaL_checktype(L, argument, LUA_TTABLE);
     for (lua_pushnil(L); lua_next(L, argument); lua_pop(L, 1)) {
@@ -127,73 +79,6 @@ static struct options check_options(lua_State *L, int argument) {
     return options;
 }
 
-/* What a connection is told before its use, and the answer without which it is not used. The first is a question and
- * also reads the file's header and schema: strings are UTF-8 or any bytes, which UTF-16 could not keep. */
-static const struct setting {
-    const char *pragma, *wanted;
-} settings[] = {
-    {"PRAGMA encoding", "UTF-8"},
-    {"PRAGMA journal_mode = WAL", "wal"},
-    {"PRAGMA synchronous = FULL", ""},
-    {"PRAGMA synchronous", "2"},
-};
-
-/* Runs the pragma and copies its answer. */
-static int run_pragma(sqlite3 *handle, const char *pragma, char *answer, int size) {
-    sqlite3_stmt *stmt;
-    int result = sqlite3_prepare_v2(handle, pragma, -1, &stmt, NULL);
-    if (result != SQLITE_OK) return result;
-    const char *text = sqlite3_step(stmt) == SQLITE_ROW ? (const char *)sqlite3_column_text(stmt, 0) : NULL;
-    sqlite3_snprintf(size, answer, "%s", text != NULL ? text : "");
-    return sqlite3_finalize(stmt);
-}
-
-/* Whether the connection can be used; else *failure tells. SQLite's busy handler does not help when two connections
- * turn the same new file to WAL, since both hold a read lock; so this waits by itself, before there is a busy handler.
- */
-static bool apply_settings(sqlite3 *handle, const char *path, const struct options *options, struct failure *failure) {
-    size_t count = options->readonly ? 1 : sizeof settings / sizeof *settings;
-    int patience = options->timeout_ms;
-    for (const struct setting *setting = settings; setting < settings + count; setting++) {
-        char answer[32];
-        int result;
-        while ((result = run_pragma(handle, setting->pragma, answer, sizeof answer)) != SQLITE_OK) {
-            if ((result & 0xff) != SQLITE_BUSY || patience <= 0) {
-                *failure = describe(handle, path, result);
-                return false;
-            }
-            patience -= sqlite3_sleep(RETRY_MS);
-        }
-        if (strcmp(answer, setting->wanted) != 0) {
-            failure->code = "UNSUPPORTED";
-            sqlite3_snprintf(sizeof failure->message, failure->message, PATH_FORMAT ": %s: '%s', must be '%s'", path,
-                             setting->pragma, answer, setting->wanted);
-            return false;
-        }
-    }
-    sqlite3_busy_timeout(handle, options->timeout_ms);
-    return true;
-}
-
-/* Opens the file into *handle, which may be set also where this fails. */
-static bool open_file(const char *file, const char *path, const struct options *options, sqlite3 **handle,
-                      struct failure *failure) {
-    int flags = options->readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE;
-    if (!options->readonly && !options->existing) flags |= SQLITE_OPEN_CREATE;
-    int result = sqlite3_open_v2(file, handle, flags | SQLITE_OPEN_NOMUTEX, NULL);
-    if (result != SQLITE_OK) {
-        *failure = describe(*handle, path, result);
-        return false;
-    }
-    if (!options->readonly && sqlite3_db_readonly(*handle, "main") != 0) { /* a file that may only be read */
-        failure->code = words[SQLITE_READONLY];
-        sqlite3_snprintf(sizeof failure->message, failure->message, PATH_FORMAT ": %s", path,
-                         sqlite3_errstr(SQLITE_READONLY));
-        return false;
-    }
-    return apply_settings(*handle, path, options, failure);
-}
-
 static int database_close(lua_State *L) {
     struct database *db = luaL_checkudata(L, 1, DATABASE);
     sqlite3 *handle = db->handle;
@@ -210,14 +95,14 @@ static int sqlite_open(lua_State *L) {
     const char *path = lua_tolstring(L, 1, &length), *file = path;
     luaL_argcheck(L, length > 0 && strlen(path) == length, 1, "path is empty or has a zero byte");
     luaL_argcheck(L, strcmp(path, ":memory:") != 0, 1, "a database in memory is not offered");
-    struct options options = check_options(L, 2);
+    struct tidemark_sqlite_options options = check_options(L, 2);
     /* lest SQLite take the name for a URI, which may lead to memory */
     if (path[0] != '/') file = lua_pushfstring(L, "./%s", path);
     struct database *db = lua_newuserdata(L, sizeof *db);
     *db = (struct database){NULL, 0, {NULL}};
     luaL_setmetatable(L, DATABASE);
-    struct failure failure;
-    if (open_file(file, path, &options, &db->handle, &failure)) return 1;
+    struct tidemark_sqlite_failure failure;
+    if (tidemark_sqlite_open(file, path, &options, &db->handle, &failure)) return 1;
     sqlite3_close(db->handle);
     db->handle = NULL;
     return push_failure(L, &failure);
@@ -369,8 +254,8 @@ static int start_statement(lua_State *L, struct database *db, int top, sqlite3_d
 /* Ends the use of *stmt, if any: pushes nothing where `result` is no error, else nil, message, code. */
 static int end_statement(lua_State *L, struct database *db, sqlite3_stmt **stmt, int result) {
     bool failed = result != SQLITE_OK && result != SQLITE_DONE;
-    struct failure failure;
-    if (failed) failure = describe(db->handle, sqlite3_db_filename(db->handle, "main"), result);
+    struct tidemark_sqlite_failure failure;
+    if (failed) failure = tidemark_sqlite_describe(db->handle, sqlite3_db_filename(db->handle, "main"), result);
     if (*stmt != NULL) put_idle(db, *stmt);
     *stmt = NULL;
     return failed ? push_failure(L, &failure) : 0;
@@ -484,17 +369,18 @@ static void new_class(lua_State *L, const char *name, const luaL_Reg *metamethod
     lua_pop(L, 1);
 }
 
+static const luaL_Reg functions[] = {{"open", sqlite_open}, {"blob", sqlite_blob}, {NULL, NULL}};
+
 /* lua_close unloads C modules, and SQLite with them; connections of other lua_States may be in use. So it stays. */
 static void pin_library(void) {
     Dl_info info;
-    if (dladdr(words, &info) != 0) (void)dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
+    if (dladdr(functions, &info) != 0) (void)dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
 }
 
 __attribute__((visibility("default"))) int luaopen_tidemark_sqlite(lua_State *L);
 
 int luaopen_tidemark_sqlite(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};
-    static const luaL_Reg functions[] = {{"open", sqlite_open}, {"blob", sqlite_blob}, {NULL, NULL}};
     static const luaL_Reg database_methods[] = {
         {"exec", database_exec},
         {"rows", database_rows},
