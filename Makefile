@@ -24,6 +24,7 @@ COMPILE    = $(CC) -std=c11 $(WARN) -fPIC -fvisibility=hidden -MMD -MP -Icsrc/in
 
 CORE  := $(patsubst csrc/core/%.c,%,$(wildcard csrc/core/*.c))
 BIND  := $(patsubst csrc/lua/%.c,%,$(wildcard csrc/lua/*.c))
+SQLITE := $(patsubst csrc/sqlite/%.c,%,$(wildcard csrc/sqlite/*.c))
 PROGS := $(patsubst spec/c/%.c,%,$(wildcard spec/c/*.c))
 BENCH := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
 MODULE = $(BUILD)/lua$(LUA)/tidemark/core.so
@@ -58,7 +59,7 @@ $(BUILD)/lua$(LUA)/sqlite_%.o: csrc/sqlite/%.c
 	@mkdir -p $(@D)
 	$(COMPILE) $(LUA_CFLAGS) $(shell pkg-config --cflags sqlite3) -c $< -o $@
 
-$(BUILD)/lua$(LUA)/tidemark/sqlite.so: $(BUILD)/lua$(LUA)/sqlite_sqlite.o
+$(BUILD)/lua$(LUA)/tidemark/sqlite.so: $(SQLITE:%=$(BUILD)/lua$(LUA)/sqlite_%.o)
 	@mkdir -p $(@D)
 	$(CC) -shared $(CFLAGS) $(LDFLAGS) $^ -o $@ $(shell pkg-config --libs sqlite3)
 
