@@ -160,6 +160,17 @@ describe("reference", function()
     assert.equal(15, count)
   end)
 
+  it("has every public function of FollowerDb", function()
+    local count = 0
+    for name in pairs(require "tidemark.follower_db") do
+      if not name:find "^__" then
+        count = count + 1
+        assert(reference:find("`" .. (name == "open" and "FollowerDb." or "db:") .. name .. "(", 1, true), "docs/reference.md lacks " .. name)
+      end
+    end
+    assert.equal(6, count)
+  end)
+
   it("has every public C function", function()
     local count = 0
     for _, header in ipairs { "csrc/include/tidemark.h", "csrc/include/tidemark_lua.h" } do

@@ -211,7 +211,7 @@ end
 --- Applies the records of the batch that the database does not have yet: all or nothing, each exactly once. A batch that it has
 --- altogether is no error. `fn` runs inside the transaction; it fails by raising an error, or by returning nil or false and a message.
 ---@param batch tidemark.Batch
----@param fn fun(db: tidemark.FollowerDb, record: string, seqno: integer): any?, string?, string?
+---@param fn tidemark.FollowerDbFunction
 ---@return true? done the records are durably applied
 ---@return string? message
 ---@return string? code "FOREIGN", "DIVERGED", "FENCED", "GAP", "UNKNOWN_SHARD", "APPLY_FAILED", fn's own, or SQLite's
