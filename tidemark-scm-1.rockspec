@@ -36,6 +36,7 @@ build = {
     ["tidemark.epochs"] = "lua/tidemark/epochs.lua",
     ["tidemark.follower"] = "lua/tidemark/follower.lua",
     ["tidemark.options"] = "lua/tidemark/options.lua",
+    ["tidemark.protected"] = "lua/tidemark/protected.lua",
     ["tidemark.replication_state"] = "lua/tidemark/replication_state.lua",
     ["tidemark.wal"] = "lua/tidemark/wal.lua",
     ["tidemark.core"] = {

@@ -78,6 +78,11 @@ local function read(options)
       return nil, message
     end
   end
+  if heads and marks and is_database(options.target) then
+    for shard in pairs(heads) do
+      marks[shard] = marks[shard] or 0 -- it has a row only for a shard of which it has something
+    end
+  end
   local seen, rows = {}, {}
   for _, set in ipairs { marks or {}, heads or {} } do
     for shard in pairs(set) do
