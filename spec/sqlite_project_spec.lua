@@ -74,7 +74,7 @@ describe("the module tidemark.sqlite", function()
     -- in a copy: luarocks leaves its objects beside the sources
     local function copy()
       local directory = sandbox.tempdir()
-      local ok, output = run(("mkdir '%s/copy' && cp -r *.rockspec rocks csrc lua '%s/copy'"):format(directory, directory))
+      local ok, output = run(("mkdir '%s/copy' && cp -r *.rockspec rockspecs bin csrc lua '%s/copy'"):format(directory, directory))
       assert(ok, output)
       return directory
     end
