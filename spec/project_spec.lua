@@ -52,7 +52,7 @@ describe("the rockspecs", function()
 
   it("together list every Lua file, each once", function()
     local files = {}
-    for _, path in ipairs(list "ls *.rockspec rockspecs/*.rockspec") do
+    for _, path in ipairs(list "ls *.rockspec rocks/*.rockspec") do
       for name, file in pairs(load_rockspec(path).build.modules) do
         if type(file) == "string" then
           files[#files + 1] = file
@@ -64,7 +64,7 @@ describe("the rockspecs", function()
     assert.same(list "find lua -name '*.lua'", files)
   end)
 
-  it("are one at the top and the others in rockspecs/", function()
+  it("are one at the top and the others in rocks/", function()
     assert.same({ "tidemark-scm-1.rockspec" }, list "ls *.rockspec")
   end)
 end)

@@ -217,7 +217,10 @@ local log, db_path, state_path, files = directory .. "/log", directory .. "/reco
 assert(uv.fs_mkdir(files, 448)) -- 0700
 
 print(("%d records of %s, into a log of %d shards, keyed by '%s'"):format(#lines, INPUT, SHARDS, KEY))
-local append = { LUA, HERE .. "/../../bin/tidemark", "append", log, INPUT, "--shards", tostring(SHARDS), "--key", KEY, "--batch", tostring(BATCH) }
+local append = { LUA, HERE .. "/../../bin/tidemark", "append", log, INPUT, "--key", KEY }
+for option, value in pairs { shards = SHARDS, batch = BATCH } do
+  append[#append + 1] = ("--%s=%d"):format(option, value)
+end
 for i, word in ipairs(append) do
   append[i] = quote(word)
 end

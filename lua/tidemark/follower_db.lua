@@ -181,13 +181,15 @@ end
 
 --- Opens a database, makes it and its progress table if need be.
 ---@param path string
----@param shards integer[] at least one id; the state tracks these and all that the database knows
+---@param shards integer[]? at least one id; the state tracks these and all that the database knows; may be nil with `readonly`
 ---@param opts tidemark.sqlite.Options?
 ---@return tidemark.FollowerDb? db
 ---@return string? message
 ---@return tidemark.ErrorCode|tidemark.sqlite.Code? code "UNSUPPORTED" for a newer progress table, and all that sqlite.open gives
 function FollowerDb.open(path, shards, opts)
-  if not options.is_shards(shards) then
+  if shards == nil and opts and opts.readonly then
+    shards = {}
+  elseif not options.is_shards(shards) then
     error("bad argument #2 to 'open' (an array of shard ids, at least one, expected)", 2)
   end
   local database, message, code = sqlite.open(path, opts)
@@ -211,7 +213,7 @@ end
 --- Applies the records of the batch that the database does not have yet: all or nothing, each exactly once. A batch that it has
 --- altogether is no error. `fn` runs inside the transaction; it fails by raising an error, or by returning nil or false and a message.
 ---@param batch tidemark.Batch
----@param fn fun(db: tidemark.FollowerDb, record: string, seqno: integer): any?, string?, string?
+---@param fn tidemark.FollowerDbFunction
 ---@return true? done the records are durably applied
 ---@return string? message
 ---@return string? code "FOREIGN", "DIVERGED", "FENCED", "GAP", "UNKNOWN_SHARD", "APPLY_FAILED", fn's own, or SQLite's

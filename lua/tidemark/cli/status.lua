@@ -19,23 +19,17 @@ end
 
 -- Marks are {shard = seqno}. Each of these gives them, or nil, message, code.
 
-local function marks_of_database(path, shards)
+local function marks_of_database(path)
   local found, FollowerDb = pcall(require, "tidemark.follower_db")
   if not found then
     return nil, path .. ": is a database: to look into it install the rock tidemark-sqlite, or libsqlite3-dev and run make"
   end
-  local db, message, code = FollowerDb.open(path, shards[1] and shards or { 0 }, { readonly = true })
+  local db, message, code = FollowerDb.open(path, nil, { readonly = true })
   if not db then
     return nil, message, code
   end
   local marks = db:state():snapshot()
   db:close()
-  if not shards[1] and marks[0] == 0 then -- it was only asked for
-    marks[0] = nil
-  end
-  if not next(marks) then
-    return nil, path .. ": no follower keeps its progress there, or it has applied nothing yet"
-  end
   return marks
 end
 
@@ -54,16 +48,22 @@ local function heads_of(directory)
   return take_marks(heads, code == "NOT_FOUND" and directory .. ": there is no log" or message, code)
 end
 
--- `heads` are those of the log, or nil: a database has nothing of the shards of which nothing was applied.
+-- `heads` are those of the log, or nil.
 local function marks_of(path, heads)
-  if is_database(path) then
-    local shards = {}
-    for shard in pairs(heads or {}) do
-      shards[#shards + 1] = shard
-    end
-    return marks_of_database(path, shards)
+  if not is_database(path) then
+    return take_marks(ReplicationState.open(path, nil, { readonly = true }))
   end
-  return take_marks(ReplicationState.open(path, nil, { readonly = true }))
+  local marks, message, code = marks_of_database(path)
+  if not marks then
+    return nil, message, code
+  end
+  for shard in pairs(heads or {}) do
+    marks[shard] = marks[shard] or 0 -- it has a row only for a shard of which it has something
+  end
+  if not next(marks) then
+    return nil, path .. ": no follower keeps its progress there, or it has applied nothing yet"
+  end
+  return marks
 end
 
 -- Ascending rows {shard =, applied =, head =}; what is not known is nil.

@@ -2,7 +2,7 @@ rockspec_format = "3.0"
 package = "tidemark-sqlite"
 version = "scm-1"
 source = {
-  url = "git+file://.", -- built in place, from the top: luarocks make rockspecs/tidemark-sqlite-scm-1.rockspec
+  url = "git+file://.", -- built in place, from the top: luarocks make rocks/tidemark-sqlite-scm-1.rockspec
 }
 description = {
   summary = "SQLite for tidemark: a database that takes each record of a log exactly once",
@@ -21,7 +21,7 @@ build = {
   modules = {
     ["tidemark.follower_db"] = "lua/tidemark/follower_db.lua",
     ["tidemark.sqlite"] = {
-      sources = { "csrc/sqlite/sqlite.c" },
+      sources = { "csrc/sqlite/connection.c", "csrc/sqlite/sqlite.c" },
       libraries = { "sqlite3" },
       incdirs = { "$(SQLITE3_INCDIR)" },
       libdirs = { "$(SQLITE3_LIBDIR)" },
