@@ -26,11 +26,7 @@ describe("tidemark append", function()
   end
 
   local function assert_refused(result, ...)
-    assert.equal(1, result.code)
-    for _, part in ipairs { ... } do
-      assert.truthy(result.err:find(part, 1, true), result.err)
-    end
-    assert.falsy(result.err:find "traceback")
+    command_line.expect(1, result, ...)
   end
 
   it("appends the lines of files, one record a line, in order", function()

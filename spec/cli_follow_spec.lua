@@ -6,7 +6,7 @@ local command_line = require "spec.support.command_line"
 local sandbox = require "spec.support.sandbox"
 local has_sqlite, sqlite = pcall(require, "tidemark.sqlite")
 
-local run = command_line.run
+local run, expect = command_line.run, command_line.expect
 
 -- Makes the pauses between attempts, 25 s altogether, a hundred times shorter.
 local FAST_CLOCK = [[
@@ -24,15 +24,6 @@ describe("tidemark follow", function()
     log, state, db = directory .. "/log", directory .. "/state", directory .. "/db"
   end)
   after_each(sandbox.cleanup)
-
-  local function assert_code(code, result, ...)
-    assert.equal(code, result.code, result.err)
-    for _, part in ipairs { ... } do
-      assert.truthy(result.err:find(part, 1, true), result.err)
-    end
-    assert.falsy(result.err:find "traceback")
-    return result.out
-  end
 
   local function marks()
     local open = assert(ReplicationState.open(state, nil, { readonly = true }))
@@ -80,15 +71,15 @@ describe("tidemark follow", function()
       for i, word in ipairs(arguments) do
         arguments[i] = word:gsub("^[sd]%f[%W]", directory .. "/%0")
       end
-      assert_code(2, run("follow", log, "--once", table.unpack(arguments)))
+      expect(2, run("follow", log, "--once", table.unpack(arguments)))
       assert.equal("log", command_line.list(directory))
     end)
   end
 
   it("makes nothing when there is no log", function()
     for _, path in ipairs { directory .. "/mistyped", directory } do
-      assert_code(1, run("follow", path, "--state", state, "--print"), path .. ": there is no log")
-      assert_code(1, run("follow", path, "--db", db), path .. ": there is no log")
+      expect(1, run("follow", path, "--state", state, "--print"), path .. ": there is no log")
+      expect(1, run("follow", path, "--db", db), path .. ": there is no log")
     end
     assert.equal("", command_line.list(directory))
   end)
@@ -96,8 +87,8 @@ describe("tidemark follow", function()
   it("refuses files that are none of its own", function()
     command_line.make_log(log, 1, 1)
     command_line.write(directory .. "/other", "something else")
-    assert_code(1, run("follow", log, "--state", directory .. "/other", "--print"), directory .. "/other", "state file (CORRUPT)")
-    assert_code(1, run("follow", log, "--state", log .. "/heads", "--print"), "its note is not a follower's")
+    expect(1, run("follow", log, "--state", directory .. "/other", "--print"), directory .. "/other", "state file (CORRUPT)")
+    expect(1, run("follow", log, "--state", log .. "/heads", "--print"), "its note is not a follower's")
     assert.equal("something else", command_line.read(directory .. "/other"))
     assert.equal(0, run("verify", log).code)
   end)
@@ -116,13 +107,13 @@ describe("tidemark follow", function()
   if has_sqlite then
     it("keeps each record in a database, and goes on where it was", function()
       local records = command_line.make_log(log, 3, 5)
-      assert_code(0, run("follow", log, "--db", db, "--once"), "30 of 30 applied, lag 0; 15 batches in this run, 0 skipped\n")
+      expect(0, run("follow", log, "--db", db, "--once"), "30 of 30 applied, lag 0; 15 batches in this run, 0 skipped\n")
       local wal = assert(Wal.open(log, { shards = { 0 } }))
       assert(wal:append(1, { "1:11" }))
       table.insert(records[1], "1:11")
       assert(wal:close())
-      assert_code(0, run("follow", log, "--db", db, "--once"), "31 of 31 applied, lag 0; 1 batches in this run, 0 skipped\n")
-      assert_code(0, run("follow", log, "--db", db, "--once"), "31 of 31 applied, lag 0; 0 batches in this run, 0 skipped\n")
+      expect(0, run("follow", log, "--db", db, "--once"), "31 of 31 applied, lag 0; 1 batches in this run, 0 skipped\n")
+      expect(0, run("follow", log, "--db", db, "--once"), "31 of 31 applied, lag 0; 0 batches in this run, 0 skipped\n")
       local expected = {}
       for shard = 0, 2 do
         for seqno, record in ipairs(records[shard]) do
@@ -134,7 +125,7 @@ describe("tidemark follow", function()
 
     it("stores text as TEXT and other bytes as BLOB, whole", function()
       append('{"k":"ä"}', "", "a\0b", "\xff\xfe")
-      assert_code(0, run("follow", log, "--db", db, "--once"))
+      expect(0, run("follow", log, "--db", db, "--once"))
       assert.same({ { '{"k":"ä"}', "text", 10 }, { "", "text", 0 }, { "a\0b", "blob", 3 }, { "\xff\xfe", "blob", 2 } },
         rows "SELECT record, typeof(record), length(CAST(record AS BLOB)) FROM records ORDER BY seqno")
     end)
@@ -142,7 +133,7 @@ describe("tidemark follow", function()
     it("refuses a file that is no database", function()
       append "a"
       command_line.write(db, ("x"):rep(5000))
-      assert_code(1, run("follow", log, "--db", db, "--once"), db)
+      expect(1, run("follow", log, "--db", db, "--once"), db)
       assert.equal(("x"):rep(5000), command_line.read(db))
     end)
   else
@@ -153,11 +144,11 @@ describe("tidemark follow", function()
 
   it("prints the records, and only new ones when it is started again", function()
     local records = command_line.make_log(log, 3, 5)
-    local out = assert_code(0, run("follow", log, "--state", state, "--print", "--once"), "30 of 30 applied, lag 0; 15 batches")
+    local out = expect(0, run("follow", log, "--state", state, "--print", "--once"), "30 of 30 applied, lag 0; 15 batches")
     assert.same(records, by_shard(out, 3))
     append "0:11"
-    assert.equal("0:11\n", assert_code(0, run("follow", log, "--state", state, "--print", "--once")))
-    assert.equal("", assert_code(0, run("follow", log, "--state", state, "--print", "--once")))
+    assert.equal("0:11\n", expect(0, run("follow", log, "--state", state, "--print", "--once")))
+    assert.equal("", expect(0, run("follow", log, "--state", state, "--print", "--once")))
   end)
 
   it("ends quietly when nobody reads any more", function()
@@ -177,8 +168,8 @@ describe("tidemark follow", function()
   it("marks nothing as applied that could not be written", function()
     command_line.make_log(log, 1, 3)
     local command = command_line.shell("follow", log, "--state", state, "--print")
-    assert_code(1, command_line.run_shell(command .. " >/dev/full"), "standard output: No space left")
-    assert_code(1, command_line.run_shell(command .. " >&-"), "standard output: Bad file descriptor")
+    expect(1, command_line.run_shell(command .. " >/dev/full"), "standard output: No space left")
+    expect(1, command_line.run_shell(command .. " >&-"), "standard output: Bad file descriptor")
     assert.same({ [0] = 0 }, marks())
     assert.equal("0:1\n0:2\n0:3\n0:4\n0:5\n0:6\n", run("follow", log, "--state", state, "--print", "--once").out)
   end)
@@ -198,7 +189,7 @@ describe("tidemark follow", function()
     append "of another writer"
     assert.equal("of another writer", follower:read_line(command_line.PATIENCE))
     follower:signal_with "sigint"
-    assert_code(0, command_line.finish(follower), "6 of 6 applied")
+    expect(0, command_line.finish(follower), "6 of 6 applied")
   end)
 
   for _, signal in ipairs { "sigint", "sigterm" } do
@@ -209,7 +200,7 @@ describe("tidemark follow", function()
         child:read_line(command_line.PATIENCE)
       end
       child:signal_with(signal)
-      assert_code(0, command_line.finish(child), "12 of 12 applied, lag 0; 6 batches in this run, 0 skipped\n")
+      expect(0, command_line.finish(child), "12 of 12 applied, lag 0; 6 batches in this run, 0 skipped\n")
       assert(os.remove(state .. ".live")) -- as after a restart of the machine: the checkpoint alone counts
       assert.same({ [0] = 6, [1] = 6 }, marks())
     end)
@@ -219,7 +210,7 @@ describe("tidemark follow", function()
     append "a"
     local child = command_line.start("follow", log, "--state", state, "--print")
     child:read_line(command_line.PATIENCE)
-    assert_code(1, run("follow", log, "--state", state, "--print", "--once"), "(LOCKED)", "end the other one first")
+    expect(1, run("follow", log, "--state", state, "--print", "--once"), "(LOCKED)", "end the other one first")
     child:signal_with "sigterm"
     assert.equal(0, command_line.finish(child).code)
   end)
@@ -229,22 +220,22 @@ describe("tidemark follow", function()
   it("gives a command each batch, with its shard and seqnos", function()
     command_line.make_log(log, 2, 2)
     local command = ("{ echo $TIDEMARK_SHARD $TIDEMARK_FIRST_SEQNO $TIDEMARK_LAST_SEQNO; cat; } >> '%s/out'"):format(directory)
-    assert_code(0, run("follow", log, "--state", state, "--exec", command, "--once"))
+    expect(0, run("follow", log, "--state", state, "--exec", command, "--once"))
     assert.equal("0 1 2\n0:1\n0:2\n1 1 2\n1:1\n1:2\n0 3 4\n0:3\n0:4\n1 3 4\n1:3\n1:4\n", command_line.read(directory .. "/out"))
-    assert_code(0, run("follow", log, "--state", state, "--exec", "exit 1", "--once"), "0 batches in this run")
+    expect(0, run("follow", log, "--state", state, "--exec", "exit 1", "--once"), "0 batches in this run")
   end)
 
   it("lets a command end without reading", function()
     local wal = assert(Wal.open(log, { shards = { 0 } }))
     assert(wal:append(0, { ("x"):rep(1000000) }))
     assert(wal:close())
-    assert_code(0, run("follow", log, "--state", state, "--exec", "true", "--once"), "1 of 1 applied")
+    expect(0, run("follow", log, "--state", state, "--exec", "true", "--once"), "1 of 1 applied")
   end)
 
   it("runs a command again that failed once", function()
     command_line.make_log(log, 1, 3)
     local command = ("cd '%s'; test -e failed || { touch failed; exit 5; }; cat >> out"):format(directory)
-    assert_code(0, run("follow", log, "--state", state, "--exec", command, "--once"), "records 1..2", "exit code 5", "trying again")
+    expect(0, run("follow", log, "--state", state, "--exec", command, "--once"), "records 1..2", "exit code 5", "trying again")
     assert.equal("0:1\n0:2\n0:3\n0:4\n0:5\n0:6\n", command_line.read(directory .. "/out"))
   end)
 
@@ -252,7 +243,7 @@ describe("tidemark follow", function()
     local records = command_line.make_log(log, 3, 4)
     local command = ("test $TIDEMARK_SHARD-$TIDEMARK_FIRST_SEQNO != 1-5 && cat >> '%s/out'"):format(directory)
     local words = command_line.words(FAST_CLOCK, "follow", log, "--state", state, "--exec", command, "--once")
-    assert_code(3, command_line.run_words(words),
+    expect(3, command_line.run_words(words),
       "shard 1 has stopped, failed: shard 1: records 5..6: apply failed: the command ended with exit code 1 (APPLY_FAILED)")
     assert.same({ [0] = 8, [1] = 4, [2] = 8 }, marks())
     records[1] = { table.unpack(records[1], 1, 4) }
@@ -267,7 +258,7 @@ describe("tidemark follow", function()
       return command_line.read(directory .. "/began")
     end)
     child:signal_with "sigterm"
-    assert_code(0, command_line.finish(child), "2 of 4 applied, lag 2; 1 batches")
+    expect(0, command_line.finish(child), "2 of 4 applied, lag 2; 1 batches")
     assert.equal("0:1\n0:2\n", command_line.read(directory .. "/out"))
     assert.same({ [0] = 2 }, marks())
   end)
@@ -289,7 +280,7 @@ describe("tidemark follow", function()
     local at = command_line.read(segment):find("1:5", 1, true)
     command_line.patch(segment, at - 1, "9")
     local result = run("follow", log, "--state", state, "--print", "--once")
-    assert_code(3, result, "shard 1 has stopped, corrupt", segment, "offset", "(CORRUPT)")
+    expect(3, result, "shard 1 has stopped, corrupt", segment, "offset", "(CORRUPT)")
     records[1] = { table.unpack(records[1], 1, 4) }
     assert.same(records, by_shard(result.out, 3))
     assert.same({ [0] = 8, [1] = 4, [2] = 8 }, marks())
@@ -297,17 +288,17 @@ describe("tidemark follow", function()
 
   it("refuses another log than the one it followed", function()
     append "a"
-    assert_code(0, run("follow", log, "--state", state, "--print", "--once"))
+    expect(0, run("follow", log, "--state", state, "--print", "--once"))
     assert(os.execute("rm -r '" .. log .. "'"))
     append("b", "c")
     local result = run("follow", log, "--state", state, "--print", "--once")
-    assert.equal("", assert_code(3, result, "shard 0 has stopped, corrupt", "(FOREIGN)"))
+    assert.equal("", expect(3, result, "shard 0 has stopped, corrupt", "(FOREIGN)"))
     assert.same({ [0] = 1 }, marks())
   end)
 
   it("stops when its state file is removed under it", function()
     append "a"
-    assert_code(3, run("follow", log, "--state", state, "--exec", ("rm '%s'"):format(state), "--once"), "shard 0 has stopped", "(REPLACED)")
+    expect(3, run("follow", log, "--state", state, "--exec", ("rm '%s'"):format(state), "--once"), "shard 0 has stopped", "(REPLACED)")
   end)
 
   it("fails when its last checkpoint does", function()
@@ -323,6 +314,6 @@ describe("tidemark follow", function()
       end
     ]]
     local words = command_line.words(failing, "follow", log, "--state", state, "--print", "--once")
-    assert_code(1, command_line.run_words(words), "checkpoint failed: the disk does not answer (IO)\n")
+    expect(1, command_line.run_words(words), "checkpoint failed: the disk does not answer (IO)\n")
   end)
 end)

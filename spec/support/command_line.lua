@@ -97,6 +97,20 @@ function command_line.wait_until(what, done)
   end
 end
 
+--- Fails unless it ended with this exit code and told all of `parts` on standard error.
+---@param code integer
+---@param result { code: integer|string, out: string, err: string }
+---@param ... string
+---@return string out what it wrote to standard output
+function command_line.expect(code, result, ...)
+  local told = ("exit code %s, standard error:\n%s"):format(result.code, result.err)
+  assert(result.code == code and not result.err:find "traceback", told)
+  for _, part in ipairs { ... } do
+    assert(result.err:find(part, 1, true), ("'%s' is not told: %s"):format(part, told))
+  end
+  return result.out
+end
+
 -- ---- files ----
 
 function command_line.write(path, text)
