@@ -230,7 +230,7 @@ describe("tidemark append", function()
       return command_line.read(log .. "/heads.live")
     end)
     wait_for_head(0, 1)
-    local writer = assert(io.open(fifo, "w"))
+    local writer = assert(io.open(fifo, "r+"))
     writer:write "b\n"
     writer:flush()
     wait_for_head(0, 2)

@@ -252,12 +252,14 @@ describe("tidemark follow", function()
 
   it("finishes the command that runs when it is asked to end", function()
     command_line.make_log(log, 1, 2)
-    local command = ("cd '%s'; touch began; sleep 0.5; cat >> out"):format(directory)
+    local command = ("cd '%s'; touch began; n=0; until test -e go || test $n -gt 600; do sleep 0.1; n=$((n + 1)); done; cat >> out"):format(
+      directory)
     local child = command_line.start("follow", log, "--state", state, "--exec", command)
     command_line.wait_until("the command", function()
       return command_line.read(directory .. "/began")
     end)
     child:signal_with "sigterm"
+    command_line.write(directory .. "/go", "")
     expect(0, command_line.finish(child), "2 of 4 applied, lag 2; 1 batches")
     assert.equal("0:1\n0:2\n", command_line.read(directory .. "/out"))
     assert.same({ [0] = 2 }, marks())
