@@ -147,7 +147,7 @@ run-tsan: $(call program_paths,$(THREADS)) $(MUTANTS)
 	    echo "$$mutant: reported, as it should be"; \
 	done
 
-LUACHECK = luacheck --quiet lua spec bin/tidemark *.rockspec rockspecs/*.rockspec
+LUACHECK = luacheck --quiet lua spec bin/tidemark *.rockspec rocks/*.rockspec
 SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch] spec/c/*/*.[ch])
 
 # ctuuninitvar: an error that is written on failure only is passed unset

@@ -165,7 +165,8 @@ describe("reference", function()
     for name in pairs(require "tidemark.follower_db") do
       if not name:find "^__" then
         count = count + 1
-        assert(reference:find("`" .. (name == "open" and "FollowerDb." or "db:") .. name .. "(", 1, true), "docs/reference.md lacks " .. name)
+        local call = (name == "open" and "`FollowerDb." or "`db:") .. name .. "("
+        assert(reference:find(call, 1, true), "docs/reference.md lacks " .. call)
       end
     end
     assert.equal(6, count)

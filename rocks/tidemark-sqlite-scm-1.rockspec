@@ -2,7 +2,7 @@ rockspec_format = "3.0"
 package = "tidemark-sqlite"
 version = "scm-1"
 source = {
-  url = "git+file://.", -- built in place, from the top: luarocks make rockspecs/tidemark-sqlite-scm-1.rockspec
+  url = "git+file://.", -- built in place, from the top: luarocks make rocks/tidemark-sqlite-scm-1.rockspec
 }
 description = {
   summary = "SQLite for tidemark: a database that takes each record of a log exactly once",
