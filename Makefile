@@ -1,9 +1,11 @@
 # tidemark. `make test` does everything on a fresh machine; `make` alone builds.
 #
 #   make            the Lua modules (LUA=5.4 or LUA=5.3), the C libraries, tidemark.pc: into $(BUILD)
+#   make demo       deps, build, then earthquakes through a log into two followers that are killed again and again
 #   make test       deps, build, every spec
 #   make lint       warnings, formatting, static analysis, exported names
 #   make check      the specs under Lua 5.3 and under AddressSanitizer, the thread programs under ThreadSanitizer
+#   make bench      runs the benchmarks: they print ratios and assert nothing
 #   make install    PREFIX=/usr/local DESTDIR=
 #   make deps       installs what build and test need; make lint-deps what lint and check need
 
@@ -22,7 +24,9 @@ COMPILE    = $(CC) -std=c11 $(WARN) -fPIC -fvisibility=hidden -MMD -MP -Icsrc/in
 
 CORE  := $(patsubst csrc/core/%.c,%,$(wildcard csrc/core/*.c))
 BIND  := $(patsubst csrc/lua/%.c,%,$(wildcard csrc/lua/*.c))
+SQLITE := $(patsubst csrc/sqlite/%.c,%,$(wildcard csrc/sqlite/*.c))
 PROGS := $(patsubst spec/c/%.c,%,$(wildcard spec/c/*.c))
+BENCH := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
 MODULE = $(BUILD)/lua$(LUA)/tidemark/core.so
 # only where libsqlite3 is: the rest does not need it
 SQLITE_MODULE = $(if $(shell pkg-config --exists sqlite3 && echo yes),$(BUILD)/lua$(LUA)/tidemark/sqlite.so)
@@ -31,7 +35,7 @@ SQLITE_MODULE = $(if $(shell pkg-config --exists sqlite3 && echo yes),$(BUILD)/l
 LIB_OBJECTS     = $(CORE:%=$(BUILD)/lib/%.o)
 MODULE_OBJECTS  = $(CORE:%=$(BUILD)/lua$(LUA)/core_%.o) $(BIND:%=$(BUILD)/lua$(LUA)/lua_%.o)
 
-.PHONY: all deps lint-deps programs test spec lint check check-lua53 check-asan check-tsan install clean
+.PHONY: all deps lint-deps demo programs test spec benches bench lint check check-lua53 check-asan check-tsan install clean
 .DELETE_ON_ERROR:
 all: $(MODULE) $(SQLITE_MODULE) $(BUILD)/libtidemark.a $(BUILD)/libtidemark.so $(BUILD)/tidemark.pc
 
@@ -55,7 +59,7 @@ $(BUILD)/lua$(LUA)/sqlite_%.o: csrc/sqlite/%.c
 	@mkdir -p $(@D)
 	$(COMPILE) $(LUA_CFLAGS) $(shell pkg-config --cflags sqlite3) -c $< -o $@
 
-$(BUILD)/lua$(LUA)/tidemark/sqlite.so: $(BUILD)/lua$(LUA)/sqlite_sqlite.o
+$(BUILD)/lua$(LUA)/tidemark/sqlite.so: $(SQLITE:%=$(BUILD)/lua$(LUA)/sqlite_%.o)
 	@mkdir -p $(@D)
 	$(CC) -shared $(CFLAGS) $(LDFLAGS) $^ -o $@ $(shell pkg-config --libs sqlite3)
 
@@ -105,6 +109,9 @@ $(MUTANTS): $(BUILD)/spec/mutants/state_relaxed_%: spec/c/mutants/state_relaxed.
 	@mkdir -p $(@D)
 	$(COMPILE) -Wno-unused-function -DRELAXED_$* $(LDFLAGS) $< $(BUILD)/lib/error.o -o $@ -pthread
 
+# its own malloc stands before the core's
+$(BUILD)/spec/wal_memory: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=free
+
 .SECONDARY:
 -include $(wildcard $(BUILD)/*/*.d $(BUILD)/lua*/spec/*.d $(BUILD)/spec/mutants/*.d)
 
@@ -118,6 +125,26 @@ spec: all programs
 
 test: deps
 	@$(MAKE) --no-print-directory spec
+
+# ---- the demo: INPUT=your.jsonl KEY=field does it with your own data ----
+
+demo: deps all
+	@$(SPEC_ENV) LUA_PATH_$(under)='examples/quakes/?.lua;lua/?.lua;lua/?/init.lua;;' lua$(LUA) examples/quakes/demo.lua $(if $(INPUT),'$(INPUT)' '$(KEY)')
+
+# ---- benchmarks ----
+
+# linked statically: they may reach internals, to compare with
+$(BUILD)/bench/%.o: bench/%.c
+	@mkdir -p $(@D)
+	$(COMPILE) -c $< -o $@
+
+$(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libtidemark.a
+	$(CC) $(CFLAGS) $(LDFLAGS) $< $(LIB_OBJECTS) -o $@ -pthread
+
+benches: $(BENCH:%=$(BUILD)/bench/%)
+
+bench: benches
+	@for name in $(BENCH); do $(BUILD)/bench/$$name || exit 1; done
 
 # ---- what CI runs besides ----
 
@@ -147,15 +174,15 @@ run-tsan: $(call program_paths,$(THREADS)) $(MUTANTS)
 	    echo "$$mutant: reported, as it should be"; \
 	done
 
-LUACHECK = luacheck --quiet lua spec bin/tidemark *.rockspec rocks/*.rockspec
-SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch] spec/c/*/*.[ch])
+LUACHECK = luacheck --quiet lua spec examples bin/tidemark *.rockspec rocks/*.rockspec
+SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch] spec/c/*/*.[ch] bench/*.c)
 
 # ctuuninitvar: an error that is written on failure only is passed unset
 lint:
 	$(LUACHECK)
 	clang-format --dry-run -Werror $(SOURCES)
 	@for cc in gcc clang; do for lua in 5.4 5.3; do \
-	    $(MAKE) --no-print-directory all programs CC=$$cc LUA=$$lua BUILD=build/lint-$$cc-$$lua CFLAGS='-O2 -Werror' || exit 1; \
+	    $(MAKE) --no-print-directory all programs benches CC=$$cc LUA=$$lua BUILD=build/lint-$$cc-$$lua CFLAGS='-O2 -Werror' || exit 1; \
 	done; done
 	cppcheck --quiet --std=c11 --error-exitcode=1 --enable=warning,portability -UTIDEMARK_ALLOC_H \
 	    --suppress=ctuuninitvar -Icsrc/include csrc
@@ -167,14 +194,15 @@ lint:
 # ---- installing ----
 
 install: all
-	install -d $(addprefix $(DESTDIR)$(PREFIX)/,include lib/pkgconfig lib/lua/$(LUA)/tidemark share/lua/$(LUA)/tidemark)
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include lib/pkgconfig lib/lua/$(LUA)/tidemark share/lua/$(LUA)/tidemark)
 	install -m 644 csrc/include/*.h $(DESTDIR)$(PREFIX)/include
 	install -m 644 $(BUILD)/libtidemark.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(BUILD)/libtidemark.so.0 $(DESTDIR)$(PREFIX)/lib
 	ln -sf libtidemark.so.0 $(DESTDIR)$(PREFIX)/lib/libtidemark.so
 	install -m 644 $(BUILD)/tidemark.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	install -m 755 $(MODULE) $(SQLITE_MODULE) $(DESTDIR)$(PREFIX)/lib/lua/$(LUA)/tidemark
-	install -m 644 lua/tidemark/*.lua $(DESTDIR)$(PREFIX)/share/lua/$(LUA)/tidemark
+	cd lua && find tidemark -name '*.lua' -exec install -D -m 644 {} $(DESTDIR)$(PREFIX)/share/lua/$(LUA)/{} \;
+	install -m 755 bin/tidemark $(DESTDIR)$(PREFIX)/bin
 
 clean:
 	rm -rf build
@@ -183,7 +211,7 @@ clean:
 
 PACKAGES      = gcc libc6-dev pkg-config lua5.4 liblua5.4-dev lua-busted lua-cjson lua-dkjson lua-luv lua-cqueues lua-argparse luarocks binutils libsqlite3-dev
 LINT_PACKAGES = clang clang-format cppcheck lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
-ROCKS         = busted lua-cjson dkjson luv cqueues
+ROCKS         = busted lua-cjson dkjson luv cqueues argparse
 
 deps:
 	@sh scripts/deps.sh '$(PACKAGES)' '$(ROCKS)'

@@ -15,19 +15,30 @@ description = {
 supported_platforms = { "linux" }
 dependencies = {
   "lua >= 5.3",
+  "argparse", -- these three for bin/tidemark
   "lua-cjson",
+  "luv",
 }
 build = {
   type = "builtin",
   modules = {
     ["tidemark"] = "lua/tidemark/init.lua",
     ["tidemark.batch"] = "lua/tidemark/batch.lua",
-    ["tidemark.wal"] = "lua/tidemark/wal.lua",
+    ["tidemark.cli"] = "lua/tidemark/cli/init.lua",
+    ["tidemark.cli.append"] = "lua/tidemark/cli/append.lua",
+    ["tidemark.cli.follow"] = "lua/tidemark/cli/follow.lua",
+    ["tidemark.cli.inspect"] = "lua/tidemark/cli/inspect.lua",
+    ["tidemark.cli.lines"] = "lua/tidemark/cli/lines.lua",
+    ["tidemark.cli.signals"] = "lua/tidemark/cli/signals.lua",
+    ["tidemark.cli.status"] = "lua/tidemark/cli/status.lua",
+    ["tidemark.cli.terminal"] = "lua/tidemark/cli/terminal.lua",
+    ["tidemark.cli.verify"] = "lua/tidemark/cli/verify.lua",
     ["tidemark.epochs"] = "lua/tidemark/epochs.lua",
     ["tidemark.follower"] = "lua/tidemark/follower.lua",
     ["tidemark.options"] = "lua/tidemark/options.lua",
     ["tidemark.protected"] = "lua/tidemark/protected.lua",
     ["tidemark.replication_state"] = "lua/tidemark/replication_state.lua",
+    ["tidemark.wal"] = "lua/tidemark/wal.lua",
     ["tidemark.core"] = {
       sources = {
         "csrc/core/batch.c",
@@ -57,6 +68,9 @@ build = {
       incdirs = { "csrc/include" },
       defines = { "TIDEMARK_MODULE" },
     },
+  },
+  install = {
+    bin = { "bin/tidemark" },
   },
 }
 test = {

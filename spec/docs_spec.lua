@@ -3,7 +3,7 @@
 local markdown = require "spec.support.markdown"
 local sandbox = require "spec.support.sandbox"
 
-local PAGES = { "README.md", "docs/reference.md", "docs/embedding.md", "docs/formats.md" }
+local PAGES = { "README.md", "docs/guide.md", "docs/reference.md", "docs/embedding.md", "docs/formats.md" }
 local build = os.getenv "TIDEMARK_BUILD" or "build"
 local interpreter = os.getenv "TIDEMARK_LUA" or "lua5.4"
 local here = io.popen("pwd"):read "l"
@@ -40,6 +40,20 @@ local function write(path, text)
   file:close()
 end
 
+-- A directory for the scripts of a page, with `tidemark` on the path of what is run there.
+local function new_directory()
+  local directory = sandbox.tempdir()
+  os.execute(("mkdir '%s/bin'"):format(directory))
+  write(directory .. "/bin/tidemark", ("#!/bin/sh\nexec %s '%s/bin/tidemark' \"$@\"\n"):format(interpreter, here))
+  os.execute(("chmod +x '%s/bin/tidemark'"):format(directory))
+  return directory
+end
+
+-- One line's runs of space as one.
+local function squeeze(text)
+  return (text:gsub("[ \t]+", " "):gsub(" ?\n", "\n"))
+end
+
 -- What the comments `--> text` of a snippet promise, with runs of space as one.
 local function promised(text)
   local lines = {}
@@ -53,17 +67,33 @@ describe("documentation", function()
   teardown(sandbox.cleanup)
 
   for _, page in ipairs(PAGES) do
-    local directory, script
+    local directory
+    local scripts = {} -- names of the scripts above, to know which commands can be run
+
+    local function can_run(commands)
+      for line in commands:gmatch "[^\n]+" do
+        if line:match "^tidemark " then
+          return true
+        end
+      end
+      for name in pairs(scripts) do
+        if commands:find(name, 1, true) then
+          return true
+        end
+      end
+      return false
+    end
 
     describe(page, function()
       setup(function()
-        directory = sandbox.tempdir()
+        directory = new_directory()
       end)
 
-      for _, block in ipairs(markdown.blocks(markdown.read(page))) do
+      local blocks = markdown.blocks(markdown.read(page))
+      for number, block in ipairs(blocks) do
         local title = ("%s:%d"):format(page, block.line)
         if block.language == "lua" and block.name then
-          script = block.name
+          scripts[block.name] = true
           it(title .. " is a script that loads", function()
             assert(load(block.text, "=" .. title))
             write(directory .. "/" .. block.name, block.text)
@@ -73,23 +103,23 @@ describe("documentation", function()
             write(directory .. "/snippet.lua", block.text)
             local ok, output = shell(directory, environment() .. interpreter .. " snippet.lua")
             assert(ok, output)
-            assert.equal(promised(block.text), (output:gsub("[ \t]+", " "):gsub("\n$", "")))
+            assert.equal(promised(block.text), (squeeze(output):gsub("\n$", "")))
           end)
-        elseif block.language == "sh" and script and block.text:find(script, 1, true) then
-          it(title .. " runs the script above", function()
+        elseif block.language == "sh" and can_run(block.text) then
+          local following = blocks[number + 1]
+          it(title .. " runs and prints what is said", function()
             local commands = block.text:gsub("lua5%.4", interpreter)
-            local ok, output = shell(directory, environment() .. commands)
+            local ok, output = shell(directory, environment() .. "export PATH=\"$PWD/bin:$PATH\"\n" .. commands)
             assert(ok, output)
-            if page == "README.md" then
-              assert.equal("one\nuno\ntwo\nthree\n", output:match "one\nuno.*$")
-              assert.truthy(output:find("shard 0 applied up to 3", 1, true))
+            if following and following.language == "output" then
+              assert.equal(squeeze(following.text), squeeze(output))
             end
           end)
         elseif block.language == "sh" then
           it(title .. " names targets that exist", function()
             for target in block.text:gmatch "make ([%l%-]+)" do
               if not block.text:find("luarocks[^\n]*make " .. target) then
-                local ok, output = shell(directory, ("make -s -n -C '%s' %s >/dev/null"):format(here, target))
+                local ok, output = shell(directory, ("MAKEFLAGS= make -s -n -C '%s' %s >/dev/null"):format(here, target))
                 assert(ok, output)
               end
             end
@@ -129,21 +159,63 @@ end)
 describe("reference", function()
   local reference = markdown.read "docs/reference.md"
 
-  it("has every public Lua function, and the types too", function()
-    local types = markdown.read "docs/meta/replication_state.lua"
-    local count = 0
-    for name in pairs(require "tidemark.replication_state") do
-      if name ~= "__index" then
-        count = count + 1
-        assert(reference:find("`[%a]+[.:]" .. name .. "%("), "docs/reference.md lacks " .. name)
-        assert(types:find("function ReplicationState[.:]" .. name .. "%("), "docs/meta lacks " .. name)
-      end
+  local Wal = require "tidemark.wal"
+  local wal, reader, source
+
+  setup(function()
+    local directory = sandbox.tempdir() .. "/log"
+    wal = assert(Wal.open(directory, { shards = { 0 } }))
+    reader, source = assert(Wal.reader(directory, 0)), assert(Wal.source(directory))
+  end)
+
+  teardown(function()
+    source:close()
+    reader:close()
+    assert(wal:close())
+    sandbox.cleanup()
+  end)
+
+  local function methods_of(class)
+    local name = class:lower()
+    if class == "Reader" or class == "Source" then
+      return getmetatable(class == "Reader" and reader or source).__index
     end
-    assert(count >= 15, "too few functions: " .. count)
+    return require("tidemark." .. (name == "replicationstate" and "replication_state" or name))
+  end
+
+  -- its name in the reference and the types, what a handle is called there, where its types stand, how many functions at least
+  for _, class in ipairs {
+    { "ReplicationState", "state", "docs/meta/replication_state.lua", 15 },
+    { "Batch", "batch", "docs/meta/batch.lua", 6 },
+    { "Wal", "wal", "docs/meta/wal.lua", 13 },
+    { "Reader", "reader", "docs/meta/wal.lua", 3 },
+    { "Source", "source", "lua/tidemark/wal.lua", 6 },
+  } do
+    it("has every public Lua function of " .. class[1] .. ", and the types too", function()
+      local name, handle, page, least = table.unpack(class)
+      local types = markdown.read(page) .. (name == "Wal" and markdown.read "lua/tidemark/wal.lua" or "")
+      local count = 0
+      for method in pairs(methods_of(name)) do
+        if not method:find "^__" then
+          count = count + 1
+          local called = reference:find(("`%s.%s("):format(name, method), 1, true)
+            or reference:find(("`%s:%s("):format(handle, method), 1, true)
+          assert(called, ("docs/reference.md lacks %s %s"):format(name, method))
+          assert(types:find(("function %s[.:]%s%%("):format(name, method)), ("%s lacks %s"):format(page, method))
+        end
+      end
+      assert(count >= least, "too few functions: " .. count)
+    end)
+  end
+
+  it("has every field of a batch", function()
+    for field in markdown.read("docs/meta/batch.lua"):match("Batch\n.-local Batch"):gmatch "%-%-%-@field (%S+)" do
+      assert(reference:find("`" .. field .. "`", 1, true), "docs/reference.md lacks " .. field)
+    end
   end)
 
   it("has every public function of the follower, and every option", function()
-    local source = markdown.read "lua/tidemark/follower.lua"
+    local text = markdown.read "lua/tidemark/follower.lua"
     local count = 0
     for name in pairs(require "tidemark.follower") do
       if not name:find "^__" then
@@ -152,7 +224,7 @@ describe("reference", function()
       end
     end
     assert.equal(6, count)
-    for name in source:match("local OPTIONS = (%b{})"):gmatch "\n  ([%l_]+) =" do
+    for name in text:match("local OPTIONS = (%b{})"):gmatch "\n  ([%l_]+) =" do
       count = count + 1
       assert(reference:find("`" .. name, 1, true), "docs/reference.md lacks the option " .. name)
       assert(markdown.read("docs/meta/follower.lua"):find("---@field " .. name, 1, true), "docs/meta lacks the option " .. name)
@@ -165,8 +237,8 @@ describe("reference", function()
     for name in pairs(require "tidemark.follower_db") do
       if not name:find "^__" then
         count = count + 1
-        local call = (name == "open" and "`FollowerDb." or "`db:") .. name .. "("
-        assert(reference:find(call, 1, true), "docs/reference.md lacks " .. call)
+        local called = (name == "open" and "FollowerDb." or "db:") .. name
+        assert(reference:find("`" .. called .. "(", 1, true), "docs/reference.md lacks " .. called)
       end
     end
     assert.equal(6, count)
@@ -180,7 +252,7 @@ describe("reference", function()
         assert(reference:find("`" .. name .. "`", 1, true), "docs/reference.md lacks " .. name)
       end
     end
-    assert(count >= 19, "too few functions: " .. count)
+    assert(count >= 40, "too few functions: " .. count)
   end)
 
   it("has every error code under its word", function()

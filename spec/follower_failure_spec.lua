@@ -99,6 +99,8 @@ describe("a follower", function()
         assert.equal(1, apply.calls) -- the pause is not over
         rig.clock.time = rig.clock.time + 0.1
         assert.equal(1, rig.follower:step(0))
+        status = rig.follower:status()[0]
+        assert.same({ 2, nil, nil }, { status.applied, status.code, status.error })
         assert.equal(1, rig.follower:step(0))
         status = rig.follower:status()[0]
         assert.same({ 3, nil, nil }, { status.applied, status.code, status.error })
@@ -267,7 +269,9 @@ describe("a follower", function()
       local rig = start { flush = as_function(flush) }
       rig:feed(batch(1, 2), batch(3, 3, 2, 1))
       assert.same({ "0/1:1", "0/1:2" }, rig.applied)
+      rig.source.heads[0] = 3
       assert.equal(1, rig.follower:step(0.2))
+      assert.same({}, rig.clock.sleeps) -- one sleep on the source: what it has of this shard is here already
       assert.same({ "0/1:1", "0/1:2", "0/2:3" }, rig.applied)
       assert.same({ 2, 2 }, { flush.calls, rig.state:applied_seqno(0) })
     end)
@@ -402,11 +406,15 @@ describe("a follower", function()
       assert.is_nil(rig.follower:status()[0].error)
       rig.source:send { "connection lost", "IO" }
       rig:feed()
+      rig.follower:step(1)
+      assert.is_nil(rig.follower:status()[0].error) -- there is nothing new, but it answers
+      rig.source:send { "connection lost", "IO" }
+      rig:feed()
       rig.source.refuse = { "no route" }
       rig.follower:step(100)
       status = rig.follower:status()[0]
       assert.same({ "failed", "shard 0: no route", nil, 3 }, { status.state, status.error, status.code, status.applied })
-      assert.equal(2 + 8, #rig.source.subscribed)
+      assert.equal(3 + 8, #rig.source.subscribed)
       assert.same({ nil, "shard 0: no route" }, { rig.follower:run() })
     end)
 
@@ -464,6 +472,14 @@ describe("a follower", function()
       assert.equal(0, rig.follower:step(10))
       assert.same({}, rig.applied)
       assert.is_true(rig.follower:run())
+    end)
+
+    it("flushes also when a flush that failed waits for another attempt", function()
+      local rig = start { flush = as_function(scripted "busy"), checkpoint_every = 1 }
+      assert.equal(0, rig:feed(batch(1, 2)).applied)
+      rig.follower:stop()
+      assert.is_true(rig.follower:run())
+      assert.equal(2, rig.state:applied_seqno(0))
     end)
 
     it("drops a batch that waits for another attempt", function()

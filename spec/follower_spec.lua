@@ -376,6 +376,8 @@ describe("a follower", function()
       end
       assert(state:checkpoint { [0] = note(2, entry .. ("<I4i8"):pack(3, 6)) })
       assert(fake.rig(state)).follower:close()
+      local unreadable = fake.state(state, { note = function() return nil, "bad disk", "IO" end })
+      assert.same({ nil, "bad disk", "IO" }, { fake.rig(unreadable) })
     end)
 
     it("is made from the first batch that goes on where a mark has none", function()

@@ -2,11 +2,15 @@
 
 local markdown = require "spec.support.markdown"
 local sandbox = require "spec.support.sandbox"
+local Batch = require "tidemark.batch"
 local ReplicationState = require "tidemark.replication_state"
+local Wal = require "tidemark.wal"
 
 local page = markdown.read "docs/formats.md"
 local path_section = page:match "\n## State file: `PATH`.-\n## "
 local live_section = page:match "\n## Live file: `PATH.live`.-\n## "
+local log_section = page:match "\n## The log: a directory.-\n## "
+local batch_section = page:match "\n## Batch, version 2.-\n## "
 
 local function number(cell)
   return math.tointeger(tonumber((cell:gsub(",", ""))))
@@ -174,5 +178,124 @@ describe("docs/formats.md", function()
     assert.equal(65536, all:advance_all(marks))
     assert.truthy(page:find("has 1,823,899 bytes", 1, true))
     assert.equal(1823899, #all:to_checkpoint_bytes())
+  end)
+end)
+
+-- A batch, taken apart by the tables of docs/formats.md alone: its header by field text, and its records.
+local function take_apart(data, base)
+  local header = fields(batch_section, "64 MiB")
+  local function number_of(text)
+    return integer(get(data, base, header, text))
+  end
+  local count, length = number_of "record count", number_of "payload length"
+  local payload = data:sub(base + 65, base + 64 + length)
+  local records, start = {}, 4 * count
+  for i = 0, count - 1 do
+    local finish = 4 * count + ("<I4"):unpack(payload, 4 * i + 1)
+    records[i + 1] = payload:sub(start + 1, finish)
+    start = finish
+  end
+  assert.equal(length, start)
+  assert.equal("TMWB", get(data, base, header, "magic"))
+  assert.equal(2, number_of "version")
+  assert.equal(0, number_of "flags")
+  assert.equal(crc32c(payload), number_of "CRC32C of the payload")
+  assert.equal(crc32c(data:sub(base + 1, base + 60)), number_of "CRC32C of bytes 0..59")
+  return number_of, records, base + 64 + length
+end
+
+describe("docs/formats.md on the log", function()
+  teardown(sandbox.cleanup)
+
+  it("has a header table without holes", function()
+    local at = 0
+    for _, row in ipairs(markdown.table_after(batch_section, "64 MiB")) do
+      assert.equal(at, number(row[1]))
+      at = at + number(row[2])
+    end
+    assert.equal(64, at)
+  end)
+
+  it("describes a batch", function()
+    local values = {
+      shard = 65534, epoch = 4294967295, prev_epoch = 4294967294, first_seqno = 0x7000000000000001,
+      durable_seqno = 0x6123456789ABCDEF, timestamp = 1700000000123, log_id = -2, records = { "one", "", "t\0o" },
+    }
+    local bytes = Batch.encode(values):bytes()
+    local number_of, records, finish = take_apart(bytes, 0)
+    assert.equal(#bytes, finish)
+    assert.same(values.records, records)
+    assert.equal(values.shard, number_of "shard")
+    assert.equal(values.epoch, number_of "epoch of the records")
+    assert.equal(values.prev_epoch, number_of "epoch of the record before")
+    assert.equal(values.first_seqno, number_of "first seqno")
+    assert.equal(values.durable_seqno, number_of "head of the shard")
+    assert.equal(values.timestamp, number_of "time stamp")
+    assert.equal(values.log_id, number_of "log id")
+    assert.truthy(batch_section:find("67,108,864", 1, true))
+  end)
+
+  it("is enough to write one", function()
+    local ends, text = ("<I4I4"):pack(2, 5), "abcde"
+    local payload = ends .. text
+    local header = ("<c4I1I1I2I4I4I4I4I8I8I8I8I4"):pack("TMWB", 2, 0, 7, 2, #payload, 3, 2, 41, 40, 99, 1234, crc32c(payload))
+    local batch = assert(Batch.decode(header .. ("<I4"):pack(crc32c(header)) .. payload))
+    assert.same({ 7, 2, 3, 2, 41, 42, 40, 99, 1234 }, {
+      batch.shard, #batch, batch.epoch, batch.prev_epoch, batch.first_seqno, batch.last_seqno, batch.durable_seqno,
+      batch.timestamp, batch.log_id,
+    })
+    assert.same({ "ab", "cde" }, { batch:record(1), batch:record(2) })
+  end)
+
+  it("describes a directory: names, what follows what, zeros, the note of the heads", function()
+    local directory = sandbox.tempdir() .. "/log"
+    local wal = assert(Wal.open(directory, { shards = { 5, 12 }, segment_bytes = 300, epoch = 9 }))
+    for i = 1, 7 do
+      wal:append(12, { ("r" .. i):rep(10), "second" })
+    end
+    wal:append(5, { "" })
+    local pattern = "^" .. log_section:match("`(S+%-N+%.wal)`"):gsub("%p", "%%%0"):gsub("[SN]", "%%d") .. "$"
+    local pipe, names = io.popen(("ls '%s'"):format(directory)), {}
+    for name in pipe:lines() do
+      if name:match(pattern) then
+        names[#names + 1] = name
+      else
+        assert.truthy(name == "heads" or name == "heads.live", name)
+      end
+    end
+    pipe:close()
+    assert.truthy(#names > 3)
+    local last = {}
+    for i, name in ipairs(names) do
+      local shard, first = name:match "^(%d+)%-(%d+)"
+      shard = math.tointeger(tonumber(shard))
+      assert.equal((last[shard] or 0) + 1, math.tointeger(tonumber(first)))
+      local bytes, base = read(directory .. "/" .. name), 0
+      local newest = i == #names or names[i + 1]:sub(1, 5) ~= name:sub(1, 5)
+      while base < #bytes and bytes:byte(base + 1) ~= 0 do
+        local number_of, records, finish = take_apart(bytes, base)
+        assert.equal((last[shard] or 0) + 1, number_of "first seqno")
+        assert.equal(last[shard] or 0, number_of "head of the shard") -- each was durable before the next was written
+        assert.equal(shard, number_of "shard")
+        assert.equal(9, number_of "epoch of the records")
+        assert.equal(last[shard] and 9 or 0, number_of "epoch of the record before")
+        assert.equal(wal:log_id(), number_of "log id")
+        last[shard], base = (last[shard] or 0) + #records, finish
+      end
+      assert.equal(("\0"):rep(#bytes - base), bytes:sub(base + 1))
+      assert(newest or base == #bytes, name .. " has something behind its last batch")
+    end
+    assert.same({ [5] = 1, [12] = 14 }, last)
+    local heads = assert(Wal.heads(directory))
+    assert.same(last, heads:snapshot())
+
+    local note, table_fields = heads:note(5), fields(log_section, "names the log")
+    assert.is_nil(heads:note(12))
+    assert.equal(12, #note)
+    assert.equal(wal:log_id(), integer(get(note, 0, table_fields, "log id")))
+    assert.equal(9, integer(get(note, 0, table_fields, "epoch of the last writer")))
+    heads:close()
+    wal:close()
+    assert.equal(69 - 1, #read(directory .. "/" .. names[1])) -- cut behind its last batch: a header and the end of ""
   end)
 end)

@@ -100,19 +100,26 @@ describe("SQLite", function()
       end
     end)
 
-    it("of an earlier use are gone", function()
-      exec("SELECT ?", "x")
-      assert.same({ 1, nil }, { first("SELECT 1, ?", "x") and first("SELECT 1, ?", nil) })
+    it("of an idle statement are freed", function()
+      if not db:exec "SELECT 1 FROM sqlite_stmt" then
+        pending "this SQLite has no sqlite_stmt"
+        return
+      end
+      assert.equal(1 << 20, first("SELECT length(?)", ("x"):rep(1 << 20)))
+      assert.is_true(first "SELECT mem FROM sqlite_stmt WHERE sql LIKE 'SELECT length%'" < 100000)
     end)
 
     it("may be many", function()
       local values, marks = {}, {}
-      for i = 1, 1000 do
+      for i = 1, 1900 do
         values[i], marks[i] = i, "?"
       end
-      local got = table.pack(assert(db:rows("SELECT " .. table.concat(marks, ","), table.unpack(values)))())
-      assert.equal(1000, got.n)
-      assert.equal(1000, got[1000])
+      local next_row = assert(db:rows("SELECT " .. table.concat(marks, ","), table.unpack(values)))
+      local got = coroutine.wrap(function() -- with a small stack
+        return table.pack(next_row())
+      end)()
+      assert.equal(1900, got.n)
+      assert.same(values, { table.unpack(got) })
     end)
   end)
 
@@ -337,7 +344,9 @@ describe("SQLite", function()
         sum = sum + i
       end
       assert.equal(500000500000, sum)
-      assert.is_true(resident() - before < 16384)
+      if not os.getenv "LD_PRELOAD" then -- AddressSanitizer keeps freed memory for a while
+        assert.is_true(resident() - before < 16384)
+      end
     end)
   end)
 end)

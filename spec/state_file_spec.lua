@@ -214,6 +214,7 @@ describe("a state file", function()
       ["zero byte"] = function() return ReplicationState.open("a\0b", {}) end,
       ["path is empty"] = function() return ReplicationState.open("", {}) end,
       ["must end in a file name"] = function() return ReplicationState.open(path .. "/", {}) end,
+      ["names that end in .live and .new"] = function() return ReplicationState.open(path .. ".live", {}) end,
     } do
       assert.error_matches(call, pattern)
     end

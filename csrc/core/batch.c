@@ -95,7 +95,8 @@ int tidemark_batch_decode_header(const void *bytes, size_t size, tidemark_batch 
         .size = (size_t)TIDEMARK_BATCH_HEADER + payload,
     };
     const char *wrong = wrong_field(batch);
-    if (wrong == NULL && (batch->size > TIDEMARK_BATCH_MAX || batch->count > payload / 4)) wrong = "lengths that lie";
+    if (wrong == NULL && (payload > TIDEMARK_BATCH_MAX - TIDEMARK_BATCH_HEADER || batch->count > payload / 4))
+        wrong = "lengths that lie";
     return wrong == NULL ? 0 : tidemark_fail(error, TIDEMARK_ECORRUPT, "batch: %s", wrong);
 }
 

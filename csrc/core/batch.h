@@ -9,7 +9,7 @@
 #pragma GCC visibility push(hidden)
 
 static inline int64_t tidemark_batch_last_seqno(const tidemark_batch *batch) {
-    return batch->first_seqno + batch->count - 1;
+    return batch->first_seqno + (batch->count - 1); /* the sum of all three could be 2^63 */
 }
 
 /* The CRC that the header at `bytes` has for its payload. */

@@ -54,7 +54,7 @@ static int inspect_live(const char *path, tidemark_state_info *info, tidemark_er
     if (fd < 0) return errno == ENOENT ? 0 : tidemark_io_fail(error, path, ".live", "cannot open it");
     int result = 0;
     info->live_why = "cut short or too long";
-    live = tidemark_calloc(1, offsetof(struct tidemark_live, present));
+    live = tidemark_calloc(1, sizeof *live);
     if (live == NULL) result = tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory", path);
     else if (io->fstat(fd, &status) < 0) result = tidemark_io_fail(error, path, ".live", "cannot read its status");
     else if (status.st_size == (off_t)sizeof *live) {

@@ -106,7 +106,7 @@ int tidemark_cursor_fail(const struct tidemark_cursor *cursor, tidemark_error *e
 int tidemark_cursor_open(struct tidemark_cursor *cursor, int64_t first_seqno, tidemark_error *error) {
     char name[TIDEMARK_SEGMENT_NAME];
     tidemark_segment_name((struct tidemark_segment){cursor->shard, first_seqno}, name);
-    int fd = cursor->io->openat(cursor->directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    int fd = cursor->io->openat(cursor->directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0);
     if (fd < 0) {
         int code = errno == ENOENT ? TIDEMARK_ENOT_FOUND : TIDEMARK_EIO;
         return tidemark_fail(error, code, "%s/%s: cannot open it: %s", cursor->path, name, strerror(errno));
@@ -115,7 +115,7 @@ int tidemark_cursor_open(struct tidemark_cursor *cursor, int64_t first_seqno, ti
     memcpy(cursor->name, name, sizeof name);
     cursor->fd = fd;
     cursor->offset = 0;
-    cursor->next_seqno = first_seqno;
+    cursor->last_seqno = first_seqno - 1;
     return 0;
 }
 
@@ -132,10 +132,10 @@ int tidemark_cursor_check(const struct tidemark_cursor *cursor, const tidemark_b
     if (batch->shard != cursor->shard)
         return tidemark_cursor_fail(cursor, error, TIDEMARK_EFOREIGN, "a batch of shard %" PRIu32 ", not %" PRIu32,
                                     batch->shard, cursor->shard);
-    if (batch->first_seqno != cursor->next_seqno)
+    if (batch->first_seqno - 1 != cursor->last_seqno)
         return tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
-                                    "shard %" PRIu32 ": a batch from seqno %" PRId64 " where %" PRId64 " must come",
-                                    batch->shard, batch->first_seqno, cursor->next_seqno);
+                                    "shard %" PRIu32 ": a batch from seqno %" PRId64 " comes after seqno %" PRId64,
+                                    batch->shard, batch->first_seqno, cursor->last_seqno);
     if (cursor->epoch != 0 && batch->prev_epoch != cursor->epoch)
         return tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
                                     "shard %" PRIu32 ": seqno %" PRId64 " follows epoch %" PRIu32
@@ -146,7 +146,7 @@ int tidemark_cursor_check(const struct tidemark_cursor *cursor, const tidemark_b
 
 void tidemark_cursor_pass(struct tidemark_cursor *cursor, const tidemark_batch *batch) {
     cursor->offset += (off_t)batch->size;
-    cursor->next_seqno = tidemark_batch_last_seqno(batch) + 1;
+    cursor->last_seqno = tidemark_batch_last_seqno(batch);
     cursor->epoch = batch->epoch;
     cursor->log_id = batch->log_id;
 }
@@ -273,8 +273,8 @@ int tidemark_scan_next(struct tidemark_scan *scan, tidemark_batch *batch, tidema
     }
     int result = tidemark_batch_decode_header(header, (size_t)there, batch, &why);
     if (result < 0) {
-        (void)tidemark_cursor_fail(cursor, error, result, "shard %" PRIu32 " at seqno %" PRId64 ": %s", cursor->shard,
-                                   cursor->next_seqno, why.message);
+        (void)tidemark_cursor_fail(cursor, error, result, "shard %" PRIu32 " after seqno %" PRId64 ": %s",
+                                   cursor->shard, cursor->last_seqno, why.message);
         return result == TIDEMARK_ECORRUPT ? TIDEMARK_SCAN_TORN : result;
     }
     result = tidemark_cursor_check(cursor, batch, error);
@@ -303,41 +303,59 @@ static int was_durable(struct tidemark_scan *scan, tidemark_error *error) {
         tidemark_batch batch;
         if (tidemark_batch_decode_header(candidate, TIDEMARK_BATCH_HEADER, &batch, NULL) == 0 &&
             (cursor->log_id == 0 || batch.log_id == cursor->log_id) && batch.shard == cursor->shard &&
-            batch.first_seqno > cursor->next_seqno && batch.durable_seqno >= cursor->next_seqno)
+            batch.durable_seqno > cursor->last_seqno)
             return 1;
         scan->start = (size_t)(candidate - scan->block) + 1;
     }
 }
 
-int tidemark_scan_tail(struct tidemark_scan *scan, int64_t head, bool newest, struct tidemark_tail *tail,
-                       tidemark_error *error) {
-    struct tidemark_cursor *cursor = &scan->cursor;
+/* Goes over all whole batches: the result of the first tidemark_scan_next that gives something else. */
+static int pass_batches(struct tidemark_scan *scan, int64_t head, struct tidemark_tail *tail, tidemark_error *error) {
     tidemark_batch batch;
-    int result;
-    *tail = (struct tidemark_tail){.above_head = -1};
     for (;;) {
-        off_t offset = cursor->offset;
-        result = tidemark_scan_next(scan, &batch, error);
-        if (result != TIDEMARK_SCAN_BATCH) break;
+        off_t offset = scan->cursor.offset;
+        int result = tidemark_scan_next(scan, &batch, error);
+        if (result != TIDEMARK_SCAN_BATCH) return result;
         if (tail->above_head < 0 && tidemark_batch_last_seqno(&batch) > head) tail->above_head = offset;
         tail->batches++;
         tail->records += batch.count;
     }
+}
+
+int tidemark_scan_tail(struct tidemark_scan *scan, int64_t head, int64_t next_segment, struct tidemark_tail *tail,
+                       tidemark_error *error) {
+    struct tidemark_cursor *cursor = &scan->cursor;
+    int result, durable = 0;
+    off_t looked_at = -1;
+    *tail = (struct tidemark_tail){.above_head = -1};
+    for (;;) {
+        result = pass_batches(scan, head, tail, error);
+        if (result != TIDEMARK_SCAN_TORN || next_segment != 0 || cursor->offset == looked_at) break;
+        tidemark_error why;
+        durable = was_durable(scan, &why);
+        if (durable < 0) return tidemark_fail(error, durable, "%s", why.message);
+        if (!durable) break;
+        looked_at =
+            cursor->offset; /* beside a running writer: it may have become whole before the later one was read */
+    }
     tail->end = cursor->offset;
     if (tail->above_head < 0) tail->above_head = tail->end;
     tail->torn = result == TIDEMARK_SCAN_TORN;
-    if (tail->torn) {
-        if (!newest || cursor->next_seqno <= head) return TIDEMARK_ECORRUPT; /* the message stands */
-        tidemark_error again;
-        result = was_durable(scan, &again);
-        if (result < 0) return tidemark_fail(error, result, "%s", again.message);
-        if (result == 1) return TIDEMARK_ECORRUPT;
+    if (result < 0) return result;
+    /* where it is damage, the message of what is torn stands */
+    if (next_segment != 0) {
+        if (next_segment - 1 == cursor->last_seqno) return 0;
+        if (tail->torn) return TIDEMARK_ECORRUPT;
+        return tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
+                                    "shard %" PRIu32 ": the segment ends at seqno %" PRId64
+                                    ", the next one begins with %" PRId64,
+                                    cursor->shard, cursor->last_seqno, next_segment);
     }
-    if (result >= 0 && newest && cursor->next_seqno <= head)
-        return tidemark_cursor_fail(cursor, error, TIDEMARK_ELOST,
-                                    "shard %" PRIu32 ": the log ends at seqno %" PRId64 ", but %" PRId64
-                                    " had been durable: restore the segment or, to go on without these records, remove "
-                                    "the file heads",
-                                    cursor->shard, cursor->next_seqno - 1, head);
-    return result < 0 ? result : 0;
+    if (tail->torn && (durable || cursor->last_seqno < head)) return TIDEMARK_ECORRUPT;
+    if (cursor->last_seqno >= head) return 0;
+    return tidemark_cursor_fail(cursor, error, TIDEMARK_ELOST,
+                                "shard %" PRIu32 ": the log ends at seqno %" PRId64 ", but %" PRId64
+                                " had been durable: restore the segment or, to go on without these records, remove "
+                                "the file heads",
+                                cursor->shard, cursor->last_seqno, head);
 }

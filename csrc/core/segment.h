@@ -32,9 +32,9 @@ struct tidemark_cursor {
     char name[TIDEMARK_SEGMENT_NAME];
     off_t offset; /* of the next batch */
     uint32_t shard;
-    uint32_t epoch;  /* of the record before next_seqno; 0: not known, or there is none */
-    uint64_t log_id; /* 0: not known, the next batch tells */
-    int64_t next_seqno;
+    uint64_t log_id;    /* 0: not known, the next batch tells */
+    int64_t last_seqno; /* of the record before the place; 0: there is none */
+    uint32_t epoch;     /* of that record; 0: not known, or there is none */
 };
 
 /* Opens the segment of cursor->shard that begins with `first_seqno`, in place of the one that is open, and stands at
@@ -82,7 +82,7 @@ enum {
  * EFOREIGN, ECORRUPT, EUNSUPPORTED; or EIO. */
 int tidemark_scan_next(struct tidemark_scan *scan, tidemark_batch *batch, tidemark_error *error);
 
-/* Where a segment ends, as far as it can be known from it and the head. */
+/* Where a segment ends, as far as it can be known from it, the head and the segment behind it. */
 struct tidemark_tail {
     off_t end;        /* behind the last whole batch */
     off_t above_head; /* of the first batch with a seqno above the head; `end` if there is none */
@@ -90,10 +90,11 @@ struct tidemark_tail {
     bool torn; /* there is something behind `end` that is not zeros */
 };
 
-/* Reads the open segment to its end, which may be torn if `newest`. ELOST where it ends before `head` in zeros,
- * ECORRUPT where something that is damaged had been durable: its seqno is <= `head`, or a later batch says so. Further
- * as tidemark_scan_next. */
-int tidemark_scan_tail(struct tidemark_scan *scan, int64_t head, bool newest, struct tidemark_tail *tail,
+/* Reads the open segment to its end. `next_segment` is the first seqno of the one behind it, 0 for the newest.
+ * ECORRUPT where it does not go on there or, in the newest one, where something that is torn had been durable: its
+ * seqno is <= `head`, or a later batch says so. ELOST where the newest one ends before `head` in zeros. Further as
+ * tidemark_scan_next. A torn tail that is none of this is no failure; `error` then says what it is. */
+int tidemark_scan_tail(struct tidemark_scan *scan, int64_t head, int64_t next_segment, struct tidemark_tail *tail,
                        tidemark_error *error);
 
 #pragma GCC visibility pop

@@ -3,10 +3,11 @@
  *
  * Invariants:
  *  - A head is advanced only after a successful fdatasync of the segment that holds its record.
- *  - A segment and its directory entry are synced before its first batch is written. It is cut behind its last batch
- * before the next one is made: only the newest segment of a shard may have anything behind its last batch.
- *  - After a failed write the segment is closed at the end of its last batch and another begun, so that what the write
- * left is never taken for a batch. After a failed sync nothing more is written (poisoned).
+ *  - A segment and its directory entry are synced before its first batch is written. It is synced and cut behind its
+ * last batch before the next one is made.
+ *  - After a failed write the segment is at once cut, durably, at the end of its last batch and closed: what the write
+ * left could be taken for a batch (one that ends in zeros looks whole where zeros were written ahead). After a failed
+ * sync, and where that cut fails, nothing more is written (poisoned).
  */
 #define _XOPEN_SOURCE 700 /* clock_gettime, O_NOFOLLOW, O_CLOEXEC */
 #include "wal.h"
@@ -97,7 +98,6 @@ static int make_segment(struct tidemark_wal *wal, struct tidemark_wal_shard *sha
     const struct tidemark_io *io = wal->log.io;
     shard->segment = shard->last_seqno + 1;
     shard->offset = shard->zeroed = 0;
-    shard->broken = false;
     int result = open_file(wal, shard, O_CREAT | O_EXCL, error);
     if (result < 0) {
         shard->segment = 0;
@@ -108,19 +108,19 @@ static int make_segment(struct tidemark_wal *wal, struct tidemark_wal_shard *sha
     return 0;
 }
 
-/* Cuts the segment behind its last batch, or removes it if it has none. */
-static int close_segment(struct tidemark_wal *wal, struct tidemark_wal_shard *shard, tidemark_error *error) {
+/* Cuts the segment behind its last batch, and removes it if it has none. An empty one is cut as well: a reader may have
+ * it open and must not see in it what the next of its name does not hold. */
+static int close_segment(struct tidemark_wal *wal, struct tidemark_wal_shard *shard, bool durably,
+                         tidemark_error *error) {
     char name[TIDEMARK_SEGMENT_NAME];
     const struct tidemark_io *io = wal->log.io;
     name_of(shard, name);
     int result = shard->file == NULL ? open_file(wal, shard, 0, error) : sync_file(wal, shard->file, error);
     if (result < 0) return result;
+    if (io->ftruncate(shard->file->fd, shard->offset) < 0) return fail_io(wal, name, "cannot cut it to size", error);
+    if (durably && io->fdatasync(shard->file->fd) < 0) return poison(wal, name, error);
     if (shard->offset == 0 && io->unlinkat(wal->log.directory, name, 0) < 0)
         return fail_io(wal, name, "cannot remove it, although it is empty", error);
-    if (shard->offset > 0 && io->ftruncate(shard->file->fd, shard->offset) < 0)
-        return fail_io(wal, name, "cannot cut it to size", error);
-    /* zeros that come back after a power loss do no harm, a torn batch would */
-    if (shard->broken && io->fdatasync(shard->file->fd) < 0) return poison(wal, name, error);
     close_file(wal, shard->file);
     shard->segment = 0;
     return 0;
@@ -136,8 +136,8 @@ static int checkpoint_heads(struct tidemark_wal *wal, tidemark_error *error) {
 static int make_room(struct tidemark_wal *wal, struct tidemark_wal_shard *shard, size_t size, tidemark_error *error) {
     int result = 0;
     bool full = shard->offset > 0 && (uint64_t)shard->offset + size > wal->segment_bytes;
-    if (shard->segment != 0 && (full || shard->broken)) {
-        result = close_segment(wal, shard, error);
+    if (shard->segment != 0 && full) {
+        result = close_segment(wal, shard, false, error);
         if (result == 0) result = checkpoint_heads(wal, error);
         if (result < 0) return result;
     }
@@ -164,8 +164,10 @@ static int check_usable(const struct tidemark_wal *wal, tidemark_error *error) {
         return tidemark_fail(error, TIDEMARK_EFORKED, "%s: opened before a fork: only the parent may write it",
                              wal->log.path);
     if (wal->poisoned)
-        return tidemark_fail(error, TIDEMARK_EPOISONED, "%s: an earlier sync failed: close the log and open it anew",
-                             wal->log.path);
+        return tidemark_fail(
+            error, TIDEMARK_EPOISONED,
+            "%s: an earlier sync, or cutting off a failed write, failed: close the log and open it anew",
+            wal->log.path);
     return 0;
 }
 
@@ -194,8 +196,9 @@ static int write_batch(struct tidemark_wal *wal, struct tidemark_wal_shard *shar
     if (tidemark_io_write(io, file->fd, wal->scratch, size, shard->offset) < 0) {
         char name[TIDEMARK_SEGMENT_NAME];
         name_of(shard, name);
-        shard->broken = true;
-        return fail_io(wal, name, "cannot write a batch", error);
+        int result = fail_io(wal, name, "cannot write a batch", error);
+        if (close_segment(wal, shard, true, NULL) < 0) wal->poisoned = true;
+        return result;
     }
     if (end > shard->zeroed) {
         off_t zeroed = end + (end < ZERO_AHEAD ? end : ZERO_AHEAD);
@@ -283,7 +286,7 @@ int tidemark_wal_close(tidemark_wal *wal, tidemark_error *error) {
     int result = check_usable(wal, error);
     for (size_t i = 0; i < wal->shard_count && check_usable(wal, NULL) == 0; i++) {
         if (wal->shards[i].segment == 0) continue;
-        int closed = close_segment(wal, &wal->shards[i], result == 0 ? error : NULL);
+        int closed = close_segment(wal, &wal->shards[i], false, result == 0 ? error : NULL);
         if (result == 0) result = closed;
     }
     if (check_usable(wal, NULL) == 0) {

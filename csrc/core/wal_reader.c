@@ -21,7 +21,7 @@
 
 struct tidemark_wal_reader {
     struct tidemark_log log;
-    struct tidemark_cursor cursor; /* next_seqno: of the next batch, or while closed the first one wanted */
+    struct tidemark_cursor cursor; /* while closed it stands before the first record that is wanted */
     tidemark_state *heads;         /* NULL: an archive */
     int64_t archive_head;
     int64_t after_seqno;  /* batches that end there or before are passed over */
@@ -45,40 +45,45 @@ static int fail_pruned(const struct tidemark_wal_reader *reader, int64_t seqno, 
                          reader->log.path, reader->cursor.shard, seqno, first_seqno);
 }
 
-/* Opens the segment in which `seqno` must stand: 1, 0 if the shard has none. EPRUNED where it begins later. */
-static int locate(struct tidemark_wal_reader *reader, int64_t seqno, tidemark_error *error) {
-    struct tidemark_segment *segments;
-    size_t count, position = 0;
-    int result = tidemark_segment_list(reader->log.io, reader->log.directory, reader->log.path,
-                                       (int)reader->cursor.shard, &segments, &count, error);
-    if (result < 0) return result;
-    while (position < count && segments[position].first_seqno <= seqno) position++;
-    if (position > 0) {
-        result = tidemark_cursor_open(&reader->cursor, segments[position - 1].first_seqno, error);
-        if (result == 0) result = 1;
-    } else if (count > 0) {
-        result = fail_pruned(reader, seqno, segments[0].first_seqno, error);
+/* Opens the segment in which the first record that is wanted must stand: 1, 0 if the shard has none. EPRUNED where it
+ * begins later. */
+static int locate(struct tidemark_wal_reader *reader, tidemark_error *error) {
+    int64_t seqno = reader->after_seqno + 1;
+    for (;;) {
+        struct tidemark_segment *segments;
+        size_t count, position = 0;
+        int result = tidemark_segment_list(reader->log.io, reader->log.directory, reader->log.path,
+                                           (int)reader->cursor.shard, &segments, &count, error);
+        if (result < 0) return result;
+        while (position < count && segments[position].first_seqno <= seqno) position++;
+        if (position > 0) {
+            result = tidemark_cursor_open(&reader->cursor, segments[position - 1].first_seqno, error);
+            if (result == 0) result = 1;
+        } else if (count > 0) {
+            result = fail_pruned(reader, seqno, segments[0].first_seqno, error);
+        }
+        tidemark_free(segments);
+        if (result != TIDEMARK_ENOT_FOUND) return result; /* else it was removed since it was listed */
     }
-    tidemark_free(segments);
-    return result;
 }
 
-/* The segment at the cursor has ended before the head: opens the next one. 0, or the reason why there is none. */
-static int next_segment(struct tidemark_wal_reader *reader, const char *why, tidemark_error *error) {
+/* The segment at the cursor has ended before the head: opens the next one, unless that is the one that was `opened` for
+ * this seqno already. 0, or the reason why there is none. */
+static int next_segment(struct tidemark_wal_reader *reader, bool opened, const char *why, tidemark_error *error) {
     struct tidemark_cursor *cursor = &reader->cursor;
     struct tidemark_segment *segments;
     size_t count;
-    int result = tidemark_cursor_open(cursor, cursor->next_seqno, error);
+    int result = opened ? TIDEMARK_ENOT_FOUND : tidemark_cursor_open(cursor, cursor->last_seqno + 1, error);
     if (result != TIDEMARK_ENOT_FOUND) return result;
     result = tidemark_segment_list(reader->log.io, reader->log.directory, reader->log.path, (int)cursor->shard,
                                    &segments, &count, error);
     if (result < 0) return result;
-    if (count > 0 && segments[0].first_seqno > cursor->next_seqno)
-        result = fail_pruned(reader, cursor->next_seqno, segments[0].first_seqno, error);
+    if (count > 0 && segments[0].first_seqno - 1 > cursor->last_seqno)
+        result = fail_pruned(reader, cursor->last_seqno + 1, segments[0].first_seqno, error);
     else
         result = tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
                                       "shard %" PRIu32 ": seqno %" PRId64 " is durable but is not here: %s",
-                                      cursor->shard, cursor->next_seqno, why);
+                                      cursor->shard, cursor->last_seqno + 1, why);
     tidemark_free(segments);
     return result;
 }
@@ -95,6 +100,7 @@ static int open_heads(struct tidemark_wal_reader *reader, tidemark_error *error)
     if (result == 0 && tidemark_state_applied_seqno(heads, reader->cursor.shard) < 0)
         result = tidemark_fail(error, TIDEMARK_EUNKNOWN_SHARD, "%s: the log has no shard %" PRIu32, reader->log.path,
                                reader->cursor.shard);
+    if (identity.log_id == 0) identity.log_id = reader->cursor.log_id; /* a writer is just making these heads */
     if (result == 0 && reader->cursor.log_id != 0 && identity.log_id != reader->cursor.log_id)
         result = tidemark_fail(error, TIDEMARK_EFOREIGN,
                                "%s: another log has taken the place of the one that was read here", reader->log.path);
@@ -123,8 +129,8 @@ static int find_archive_head(struct tidemark_wal_reader *reader, tidemark_error 
     if (result == 0) result = tidemark_scan_begin(&scan, error);
     if (result == 0) {
         result = tidemark_scan_open(&scan, segments[count - 1].first_seqno, error);
-        if (result == 0) result = tidemark_scan_tail(&scan, 0, true, &tail, error);
-        reader->archive_head = scan.cursor.next_seqno - 1;
+        if (result == 0) result = tidemark_scan_tail(&scan, 0, 0, &tail, error);
+        reader->archive_head = scan.cursor.last_seqno;
         tidemark_scan_end(&scan);
     }
     tidemark_free(segments);
@@ -151,9 +157,9 @@ int tidemark_wal_reader_open_io(const struct tidemark_io *io, const char *direct
                                               .path = reader->log.path,
                                               .fd = -1,
                                               .shard = shard,
-                                              .next_seqno = after_seqno + 1};
+                                              .last_seqno = after_seqno};
     code = flags & TIDEMARK_READ_ARCHIVE ? find_archive_head(reader, error) : open_heads(reader, error);
-    if (code == 0) code = locate(reader, after_seqno + 1, error);
+    if (code == 0) code = locate(reader, error);
     if (code < 0) tidemark_wal_reader_close(reader);
     else *result = reader;
     return code < 0 ? code : 0;
@@ -212,25 +218,25 @@ static int read_header(struct tidemark_wal_reader *reader, tidemark_error *why) 
 static int advance_to_batch(struct tidemark_wal_reader *reader, int64_t head, tidemark_error *error) {
     struct tidemark_cursor *cursor = &reader->cursor;
     tidemark_error why;
+    int64_t opened_after = -1; /* the seqno behind which a segment was opened here */
     int result;
-    while (cursor->next_seqno <= head) {
+    while (cursor->last_seqno < head) {
         if (reader->batch.size != 0) return 1;
         if (cursor->fd < 0) {
-            /* it was opened before the shard had a segment, and waits for a seqno that may come later than the first
-             * one */
-            result = locate(reader, reader->after_seqno + 1, error);
+            result = locate(reader, error); /* it was opened before the shard had a segment */
             if (result == 0)
                 result = tidemark_fail(error, TIDEMARK_ELOST,
                                        "%s: shard %" PRIu32 ": seqno %" PRId64 " is durable but there is no segment",
-                                       reader->log.path, cursor->shard, cursor->next_seqno);
+                                       reader->log.path, cursor->shard, cursor->last_seqno + 1);
             if (result < 0) return result;
             continue;
         }
         result = read_header(reader, &why);
         if (result < 0) return tidemark_fail(error, result, "%s", why.message);
         if (result == 0) {
-            result = next_segment(reader, why.message, error);
+            result = next_segment(reader, opened_after == cursor->last_seqno, why.message, error);
             if (result < 0) return result;
+            opened_after = cursor->last_seqno;
         } else if (tidemark_batch_last_seqno(&reader->batch) <= reader->after_seqno) {
             tidemark_cursor_pass(cursor, &reader->batch);
             reader->batch.size = 0;
@@ -265,11 +271,11 @@ int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidema
         double time = now();
         result = follow_heads(reader, time, error);
         if (result < 0) return result;
-        if (deadline < 0) deadline = timeout < 0 ? time + 1e9 : time + timeout;
+        if (deadline < 0) deadline = timeout >= 0 ? time + timeout : time + 1e9; /* not a number: for ever */
         if (time >= deadline)
             return tidemark_fail(error, TIDEMARK_ETIMEOUT,
                                  "%s: shard %" PRIu32 ": nothing after seqno %" PRId64 " in time", reader->log.path,
-                                 reader->cursor.shard, reader->cursor.next_seqno - 1);
+                                 reader->cursor.shard, reader->cursor.last_seqno);
         pause_for(pause < deadline - time ? pause : deadline - time);
         if (pause < LONGEST_PAUSE) pause *= 2;
     }
@@ -285,7 +291,7 @@ int tidemark_wal_reader_read(tidemark_wal_reader *reader, void *bytes, tidemark_
         if (errno == ENODATA)
             return tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
                                         "shard %" PRIu32 ": the batch from seqno %" PRId64 " is cut off", cursor->shard,
-                                        cursor->next_seqno);
+                                        reader->batch.first_seqno);
         return tidemark_cursor_fail(cursor, error, TIDEMARK_EIO, "cannot read it: %s", strerror(errno));
     }
     int result = tidemark_batch_decode(bytes, reader->batch.size, &batch, &why);

@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -55,6 +54,7 @@ static int read_shard(struct tidemark_wal *wal, struct tidemark_wal_shard *shard
                       struct mend *mend, tidemark_error *error) {
     struct tidemark_cursor *cursor = &scan->cursor;
     int64_t head = tidemark_state_applied_seqno(wal->heads, shard->id);
+    if (head < 0) head = 0; /* a shard that the heads do not know */
     struct stat status;
     mend->segment.first_seqno = 0;
     if (count == 0 && head > 0)
@@ -68,24 +68,19 @@ static int read_shard(struct tidemark_wal *wal, struct tidemark_wal_shard *shard
     cursor->epoch = 0;
     cursor->log_id = wal->identity.log_id;
     int result = tidemark_scan_open(scan, mend->segment.first_seqno, error);
-    if (result == 0) result = tidemark_scan_tail(scan, head, true, &mend->tail, error);
+    if (result == 0) result = tidemark_scan_tail(scan, head, 0, &mend->tail, error);
     if (result == 0 && mend->tail.torn)
         result = tell(wal, error, "shard %" PRIu32 ": cut a torn batch: %s", shard->id, error->message);
     if (result < 0) return result;
     if (wal->log.io->fstat(cursor->fd, &status) < 0)
         return tidemark_cursor_fail(cursor, error, TIDEMARK_EIO, "cannot read its status: %s", strerror(errno));
     mend->cut = status.st_size > mend->tail.end;
-    shard->last_seqno = cursor->next_seqno - 1;
+    shard->last_seqno = cursor->last_seqno;
     if (mend->tail.batches == 0 && count > 1) {
         struct tidemark_tail before;
         result = tidemark_scan_open(scan, segments[count - 2].first_seqno, error);
-        if (result == 0) result = tidemark_scan_tail(scan, head, false, &before, error);
+        if (result == 0) result = tidemark_scan_tail(scan, head, mend->segment.first_seqno, &before, error);
         if (result < 0) return result;
-        if (cursor->next_seqno != mend->segment.first_seqno)
-            return tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
-                                        "shard %" PRIu32 ": the segment ends at seqno %" PRId64
-                                        ", the next one begins with %" PRId64,
-                                        shard->id, cursor->next_seqno - 1, mend->segment.first_seqno);
     } else if (mend->tail.batches == 0 && shard->last_seqno > 0) {
         return tidemark_cursor_fail(cursor, error, TIDEMARK_ELOST,
                                     "shard %" PRIu32 ": no record is left before seqno %" PRId64
@@ -142,89 +137,91 @@ static int mend_shard(struct tidemark_wal *wal, const struct mend *mend, tidemar
                       mend->segment.shard, (long long)(tail->end - tail->above_head), wal->log.path, name,
                       (long long)tail->above_head);
     if (result < 0) return result;
-    if (tail->end == 0) {
-        if (io->unlinkat(wal->log.directory, name, 0) < 0) failed = "cannot remove it, although it is empty";
-    } else {
-        int fd = io->openat(wal->log.directory, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0);
-        if (fd < 0) failed = "cannot open it";
-        else if (rewritten && rewrite(io, fd, tail->above_head, tail->end) < 0) failed = "cannot write it again";
-        else if (mend->cut && io->ftruncate(fd, tail->end) < 0) failed = "cannot cut it to size";
-        else if (io->fsync(fd) < 0) failed = "sync failed";
-        int reason = errno;
-        if (fd >= 0) (void)io->close(fd);
-        errno = reason;
-    }
+    int fd = io->openat(wal->log.directory, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0);
+    if (fd < 0) failed = "cannot open it";
+    else if (rewritten && rewrite(io, fd, tail->above_head, tail->end) < 0) failed = "cannot write it again";
+    else if (mend->cut && io->ftruncate(fd, tail->end) < 0) failed = "cannot cut it to size";
+    else if (io->fsync(fd) < 0) failed = "sync failed";
+    else if (tail->end == 0 && io->unlinkat(wal->log.directory, name, 0) < 0)
+        failed = "cannot remove it, although it is empty";
+    int reason = errno;
+    if (fd >= 0) (void)io->close(fd);
+    errno = reason;
     if (failed == NULL) return 0;
     return tidemark_fail(error, TIDEMARK_EIO, "%s/%s: %s: %s", wal->log.path, name, failed, strerror(errno));
 }
 
 /* ---- opening ---- */
 
-/* Makes the directory if there is none, and its name in the one above durable. */
-static int make_directory(const struct tidemark_io *io, const char *path, tidemark_error *error) {
-    size_t length = strlen(path) + 1;
-    if (io->mkdirat(AT_FDCWD, path, 0700) < 0) {
-        if (errno == EEXIST) return 0;
-        return tidemark_io_fail(error, path, "", "cannot make the directory");
-    }
-    char *copy = tidemark_malloc(length);
-    if (copy == NULL) return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory", path);
-    memcpy(copy, path, length);
-    int fd = io->openat(AT_FDCWD, dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    int result = 0;
-    if (fd < 0 || io->fsync(fd) < 0) result = tidemark_io_fail(error, path, "", "cannot sync the directory above");
-    if (fd >= 0) (void)io->close(fd);
-    tidemark_free(copy);
-    return result;
-}
-
-/* Opens the heads with the shards asked for and those that have segments. */
-static int open_heads(struct tidemark_wal *wal, const tidemark_wal_options *options,
-                      const struct tidemark_segment *segments, size_t count, tidemark_error *error) {
+/* In a new log: its own name in the directory above becomes durable before anything is made in it. */
+static int sync_name(const struct tidemark_wal *wal, tidemark_error *error) {
+    const struct tidemark_io *io = wal->log.io;
     struct stat status;
-    size_t wanted = 0;
-    uint32_t *shards = tidemark_malloc((options->shard_count + count) * sizeof *shards + 1);
-    if (shards == NULL) return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory", wal->log.path);
-    for (size_t i = 0; i < options->shard_count; i++) shards[wanted++] = options->shards[i];
-    for (size_t i = 0; i < count; i++) {
-        if (i == 0 || segments[i].shard != segments[i - 1].shard) shards[wanted++] = segments[i].shard;
-    }
+    if (io->fstatat(wal->log.directory, "heads", &status, AT_SYMLINK_NOFOLLOW) == 0) return 0;
+    if (errno != ENOENT) return tidemark_io_fail(error, wal->log.heads_path, "", "cannot read its status");
+    int fd = io->openat(wal->log.directory, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     int result = 0;
-    if (wanted == 0 && wal->log.io->fstatat(wal->log.directory, "heads", &status, 0) < 0 && errno == ENOENT)
-        result = tidemark_fail(error, TIDEMARK_EINVAL, "%s: a new log needs at least one shard", wal->log.path);
-    if (result == 0)
-        result = tidemark_state_open_io(wal->log.io, wal->log.heads_path, shards, wanted, 0, &wal->heads, error);
-    tidemark_free(shards);
+    if (fd < 0 || io->fsync(fd) < 0)
+        result = tidemark_io_fail(error, wal->log.path, "", "cannot sync the directory above");
+    if (fd >= 0) (void)io->close(fd);
     return result;
 }
 
-/* Whether every segment is of a shard that the heads track. */
-static bool all_tracked(const struct tidemark_wal *wal, const struct tidemark_segment *segments, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        if (tidemark_state_applied_seqno(wal->heads, segments[i].shard) < 0) return false;
-    }
-    return true;
+static int list_segments(const struct tidemark_wal *wal, struct tidemark_segment **segments, size_t *count,
+                         tidemark_error *error) {
+    return tidemark_segment_list(wal->log.io, wal->log.directory, wal->log.path, -1, segments, count, error);
 }
 
-/* Opens the heads, becomes the writer, and lists the segments that are there then. */
-static int become_writer(struct tidemark_wal *wal, const tidemark_wal_options *options,
-                         struct tidemark_segment **segments, size_t *count, tidemark_error *error) {
-    for (;;) {
-        int result = tidemark_segment_list(wal->log.io, wal->log.directory, wal->log.path, -1, segments, count, error);
-        if (result < 0) return result;
-        result = open_heads(wal, options, *segments, *count, error);
-        tidemark_free(*segments);
-        *segments = NULL;
-        if (result == 0) result = tidemark_state_lock_writer(wal->heads, error);
-        if (result == 0)
-            result = tidemark_segment_list(wal->log.io, wal->log.directory, wal->log.path, -1, segments, count, error);
-        if (result < 0 || all_tracked(wal, *segments, *count)) return result;
-        /* another writer has added a shard and ended before we had the lock */
-        tidemark_free(*segments);
-        *segments = NULL;
-        tidemark_state_release(wal->heads);
-        wal->heads = NULL;
+/* Opens the heads, with the shards that they have, and becomes the writer. */
+static int become_writer(struct tidemark_wal *wal, bool shards_wanted, tidemark_error *error) {
+    struct tidemark_segment *segments = NULL;
+    size_t count = 0;
+    int result = shards_wanted ? 0 : list_segments(wal, &segments, &count, error);
+    tidemark_free(segments);
+    if (result == 0) result = sync_name(wal, error);
+    if (result < 0) return result;
+    unsigned flags = shards_wanted || count > 0 ? 0 : TIDEMARK_OPEN_EXISTING;
+    result = tidemark_state_open_io(wal->log.io, wal->log.heads_path, NULL, 0, flags, &wal->heads, error);
+    if (result == 0) return tidemark_state_lock_writer(wal->heads, error);
+    if (result != TIDEMARK_ENOT_FOUND || flags == 0) return result;
+    return tidemark_fail(error, TIDEMARK_EINVAL, "%s: a new log needs at least one shard", wal->log.path);
+}
+
+/* The shards of the log: those that the heads or segments know, and those asked for. */
+static int gather_shards(struct tidemark_wal *wal, const tidemark_wal_options *options,
+                         const struct tidemark_segment *segments, size_t count, tidemark_error *error) {
+    bool *there = tidemark_calloc(TIDEMARK_SHARD_MAX + 1, sizeof *there);
+    if (there == NULL) return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory", wal->log.path);
+    for (size_t i = 0; i < options->shard_count; i++) there[options->shards[i]] = true;
+    for (size_t i = 0; i < count; i++) there[segments[i].shard] = true;
+    for (int id = -1; (id = tidemark_state_next(wal->heads, id)) >= 0;) there[id] = true;
+    size_t wanted = 0;
+    for (uint32_t id = 0; id <= TIDEMARK_SHARD_MAX; id++) wanted += there[id];
+    int result = 0;
+    wal->shards = tidemark_calloc(wanted + 1, sizeof *wal->shards);
+    if (wal->shards == NULL)
+        result = tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory for %zu shards", wal->log.path, wanted);
+    else if (wanted == 0)
+        result = tidemark_fail(error, TIDEMARK_EINVAL, "%s: a new log needs at least one shard", wal->log.path);
+    for (uint32_t id = 0; result == 0 && id <= TIDEMARK_SHARD_MAX; id++) {
+        if (there[id]) wal->shards[wal->shard_count++].id = id;
     }
+    tidemark_free(there);
+    return result;
+}
+
+/* Lets the heads track all shards of the log. */
+static int track_shards(const struct tidemark_wal *wal, tidemark_error *error) {
+    tidemark_state *again = NULL;
+    if (tidemark_state_count(wal->heads) == wal->shard_count) return 0;
+    uint32_t *ids = tidemark_malloc(wal->shard_count * sizeof *ids);
+    if (ids == NULL) return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory", wal->log.path);
+    for (size_t i = 0; i < wal->shard_count; i++) ids[i] = wal->shards[i].id;
+    int result = tidemark_state_open_io(wal->log.io, wal->log.heads_path, ids, wal->shard_count, TIDEMARK_OPEN_EXISTING,
+                                        &again, error);
+    tidemark_state_release(again);
+    tidemark_free(ids);
+    return result;
 }
 
 static int begin_epoch(struct tidemark_wal *wal, uint32_t wanted, tidemark_error *error) {
@@ -248,14 +245,19 @@ static int new_log_id(struct tidemark_wal *wal, tidemark_error *error) {
 
 /* Reads, decides, mends, publishes: in this order. */
 static int recover(struct tidemark_wal *wal, uint32_t epoch, const struct tidemark_segment *segments, size_t count,
-                   struct mend *mends, tidemark_error *error) {
+                   tidemark_error *error) {
+    struct mend *mends = tidemark_calloc(wal->shard_count, sizeof *mends);
+    if (mends == NULL)
+        return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory for %zu shards", wal->log.path, wal->shard_count);
     int result = tidemark_log_read_identity(&wal->log, wal->heads, &wal->identity, error);
     if (result == 0) result = read_shards(wal, segments, count, mends, error);
     if (result == 0) result = begin_epoch(wal, epoch, error);
     if (result == 0) result = new_log_id(wal, error);
     for (size_t i = 0; result == 0 && i < wal->shard_count; i++) result = mend_shard(wal, &mends[i], error);
+    tidemark_free(mends);
     if (result == 0 && wal->log.io->fsync(wal->log.directory) < 0)
         result = tidemark_io_fail(error, wal->log.path, "", "cannot sync it");
+    if (result == 0) result = track_shards(wal, error);
     if (result < 0) return result;
     for (size_t i = 0; i < wal->shard_count; i++)
         (void)tidemark_state_advance(wal->heads, wal->shards[i].id, wal->shards[i].last_seqno);
@@ -263,35 +265,21 @@ static int recover(struct tidemark_wal *wal, uint32_t epoch, const struct tidema
 }
 
 static int open_locked(struct tidemark_wal *wal, const tidemark_wal_options *options, tidemark_error *error) {
-    struct tidemark_segment *segments = NULL;
-    struct mend *mends = NULL;
+    struct tidemark_segment *segments;
     size_t count;
-    int result = become_writer(wal, options, &segments, &count, error);
-    if (result == 0) {
-        wal->shard_count = tidemark_state_count(wal->heads);
-        wal->shards = tidemark_calloc(wal->shard_count, sizeof *wal->shards);
-        mends = tidemark_calloc(wal->shard_count, sizeof *mends);
-        if (wal->shards == NULL || mends == NULL)
-            result =
-                tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory for %zu shards", wal->log.path, wal->shard_count);
-    }
-    if (result == 0) {
-        size_t i = 0;
-        for (int shard = tidemark_state_next(wal->heads, -1); shard >= 0;
-             shard = tidemark_state_next(wal->heads, shard))
-            wal->shards[i++].id = (uint32_t)shard;
-        result = recover(wal, options->epoch, segments, count, mends, error);
-    }
+    int result = become_writer(wal, options->shard_count > 0, error);
+    if (result == 0) result = list_segments(wal, &segments, &count, error);
+    if (result < 0) return result;
+    result = gather_shards(wal, options, segments, count, error);
+    if (result == 0) result = recover(wal, options->epoch, segments, count, error);
     tidemark_free(segments);
-    tidemark_free(mends);
     return result;
 }
 
 int tidemark_wal_open_io(const struct tidemark_io *io, const char *directory, const tidemark_wal_options *options,
                          tidemark_wal **result, tidemark_error *error) {
     static const tidemark_wal_options none;
-    tidemark_error ignored; /* recovery reads messages, so there is always a place for one */
-    if (error == NULL) error = &ignored;
+    tidemark_error why; /* recovery reads messages, also where it goes on */
     if (options == NULL) options = &none;
     if (options->segment_bytes > INT64_MAX)
         return tidemark_fail(error, TIDEMARK_EINVAL, "%s: segment_bytes out of range", directory);
@@ -299,23 +287,26 @@ int tidemark_wal_open_io(const struct tidemark_io *io, const char *directory, co
         if (options->shards[i] > TIDEMARK_SHARD_MAX)
             return tidemark_fail(error, TIDEMARK_EINVAL, "shard id out of range: %" PRIu32, options->shards[i]);
     }
-    int code = options->shard_count > 0 ? make_directory(io, directory, error) : 0;
-    if (code < 0) return code;
+    if (options->shard_count > 0 && io->mkdirat(AT_FDCWD, directory, 0700) < 0 && errno != EEXIST)
+        return tidemark_io_fail(error, directory, "", "cannot make the directory");
     struct tidemark_wal *wal = tidemark_calloc(1, sizeof *wal);
     if (wal == NULL) return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory", directory);
     wal->process = getpid();
     wal->recovery_end = &wal->recovery;
     wal->segment_bytes = options->segment_bytes != 0 ? options->segment_bytes : SEGMENT_BYTES;
     wal->sync_later = options->unsynced != 0;
-    code = tidemark_log_open(io, directory, &wal->log, error);
+    int code = tidemark_log_open(io, directory, &wal->log, error);
     if (code < 0) {
         tidemark_free(wal);
         return code;
     }
-    code = open_locked(wal, options, error);
-    if (code < 0) tidemark_wal_free(wal);
-    else *result = wal;
-    return code;
+    code = open_locked(wal, options, &why);
+    if (code == 0) {
+        *result = wal;
+        return 0;
+    }
+    tidemark_wal_free(wal);
+    return tidemark_fail(error, code, "%s", why.message);
 }
 
 int tidemark_wal_open(const char *directory, const tidemark_wal_options *options, tidemark_wal **wal,

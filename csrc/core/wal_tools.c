@@ -23,16 +23,11 @@ static int verify_shard(struct tidemark_scan *scan, const struct tidemark_segmen
     int64_t head = heads != NULL ? tidemark_state_applied_seqno(heads, cursor->shard) : 0;
     if (head < 0) head = 0;
     for (size_t i = 0; i < count; i++) {
-        int64_t expected = cursor->next_seqno;
         int result = tidemark_scan_open(scan, segments[i].first_seqno, error);
         if (result == TIDEMARK_ENOT_FOUND && !begun) continue; /* pruned since it was listed */
         if (result < 0) return result;
-        if (begun && segments[i].first_seqno != expected)
-            return tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
-                                        "shard %" PRIu32 ": records %" PRId64 "..%" PRId64 " are missing before it",
-                                        cursor->shard, expected, segments[i].first_seqno - 1);
         begun = true;
-        result = tidemark_scan_tail(scan, head, i + 1 == count, &tail, error);
+        result = tidemark_scan_tail(scan, head, i + 1 < count ? segments[i + 1].first_seqno : 0, &tail, error);
         report->segments++;
         report->batches += tail.batches;
         report->records += tail.records;

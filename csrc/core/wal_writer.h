@@ -22,7 +22,6 @@ struct tidemark_wal_shard {
     int64_t segment;                /* its first seqno; 0: the next append makes one */
     off_t offset;                   /* of the next batch in the segment */
     off_t zeroed;                   /* up to where the segment has been written, with zeros from `offset` on */
-    bool broken;                    /* a write failed: no more batches in this segment */
     struct tidemark_wal_file *file; /* the open segment, or NULL */
 };
 

@@ -280,9 +280,9 @@ TIDEMARK_API int tidemark_wal_open(const char *directory, const tidemark_wal_opt
                                    tidemark_error *error);
 
 /* Writes one batch of `count` records, at least 1, and makes it durable unless options.unsynced. Gives the seqnos of
- * its first and last record; either pointer may be NULL. EINVAL, EUNKNOWN_SHARD, ENOMEM, EPOISONED, EIO. After an EIO
- * from a sync the records may be there after the next opening or not, and the writer is poisoned; after any other error
- * they are not there. */
+ * its first and last record; either pointer may be NULL. EINVAL, EUNKNOWN_SHARD, ENOMEM, EPOISONED, EFORKED, EIO.
+ * After an EIO that poisons the writer (a sync failed, or a failed write could not be cut off) the records may be there
+ * after the next opening or not; after any other error they are not there. */
 TIDEMARK_API int tidemark_wal_append(tidemark_wal *wal, uint32_t shard, const tidemark_record *records, size_t count,
                                      int64_t *first_seqno, int64_t *last_seqno, tidemark_error *error);
 
@@ -293,14 +293,15 @@ TIDEMARK_API int tidemark_wal_sync(tidemark_wal *wal, tidemark_error *error);
  * EPOISONED, EIO. What was durable before the call stays so in any case. */
 TIDEMARK_API int tidemark_wal_close(tidemark_wal *wal, tidemark_error *error);
 
-/* The heads: per shard the last durable seqno. The writer's; retain it to keep it longer. Never advance it. */
+/* The heads: per shard the last durable seqno. The writer's; never advance it. Who retains it keeps other writers out
+ * for as long, also after tidemark_wal_close. */
 TIDEMARK_API tidemark_state *tidemark_wal_heads(const tidemark_wal *wal);
 
 TIDEMARK_API uint32_t tidemark_wal_epoch(const tidemark_wal *wal);
 TIDEMARK_API uint64_t tidemark_wal_log_id(const tidemark_wal *wal);
 
-/* What recovery did, a sentence for each change (shard, file, offset, bytes), or NULL when `position` is past the last
- * one. */
+/* What recovery did in this opening (not in one before that failed later on), a sentence for each change (shard, file,
+ * offset, bytes), or NULL when `position` is past the last one. */
 TIDEMARK_API const char *tidemark_wal_recovery(const tidemark_wal *wal, size_t position);
 
 /* Removes the segments of `shard` whose records are all <= `upto`, oldest first, but never one that holds the head. How

@@ -46,8 +46,10 @@ static void check_position(lua_State *L, int argument, size_t length, const char
 }
 
 const uint32_t *tidemark_check_shards(lua_State *L, int index, int argument, size_t *count) {
-    if (!lua_istable(L, index))
-        luaL_argerror(L, argument, lua_pushfstring(L, "table expected, got %s", luaL_typename(L, index)));
+    if (index == argument) luaL_checktype(L, index, LUA_TTABLE);
+    else if (!lua_istable(L, index))
+        luaL_argerror(L, argument,
+                      lua_pushfstring(L, "an array of shard ids expected, got %s", luaL_typename(L, index)));
     size_t length = lua_rawlen(L, index), found = 0;
     uint32_t *shards = lua_newuserdata(L, length * sizeof *shards + 1);
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1), found++) {
@@ -63,17 +65,19 @@ const uint32_t *tidemark_check_shards(lua_State *L, int index, int argument, siz
 const tidemark_record *tidemark_check_records(lua_State *L, int argument, int index, size_t *count) {
     if (!lua_istable(L, index))
         luaL_argerror(L, argument, lua_pushfstring(L, "array of records expected, got %s", luaL_typename(L, index)));
-    size_t length = lua_rawlen(L, index);
-    if (length == 0) luaL_argerror(L, argument, "at least one record expected");
-    tidemark_record *records = lua_newuserdata(L, length * sizeof *records);
-    for (size_t i = 0; i < length; i++) {
-        if (lua_rawgeti(L, index, (lua_Integer)i + 1) != LUA_TSTRING)
-            luaL_argerror(
-                L, argument,
-                lua_pushfstring(L, "record %I must be a string, not a %s", (LUAI_UACINT)i + 1, luaL_typename(L, -1)));
-        records[i].bytes = lua_tolstring(L, -1, &records[i].length);
-        lua_pop(L, 1);
+    size_t length = lua_rawlen(L, index), found = 0;
+    tidemark_record *records = lua_newuserdata(L, length * sizeof *records + 1);
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1), found++) {
+        check_position(L, argument, length, "records");
+        lua_Integer position = lua_tointeger(L, -2);
+        if (lua_type(L, -1) != LUA_TSTRING)
+            luaL_argerror(L, argument,
+                          lua_pushfstring(L, "record %I must be a string, not a %s", (LUAI_UACINT)position,
+                                          luaL_typename(L, -1)));
+        records[position - 1].bytes = lua_tolstring(L, -1, &records[position - 1].length);
     }
+    if (found != length) luaL_argerror(L, argument, "an array of records expected, this one has holes");
+    if (length == 0) luaL_argerror(L, argument, "at least one record expected");
     *count = length;
     return records;
 }

@@ -42,8 +42,8 @@ bool tidemark_check_boolean(lua_State *L, int argument, int index, const char *w
 /* The array of shard ids at `index`, which is not relative, in a userdata that is pushed. */
 const uint32_t *tidemark_check_shards(lua_State *L, int index, int argument, size_t *count);
 
-/* The array of strings that is argument `argument`, in a userdata that is pushed; the bytes are the table's, so they
- * are good as long as no Lua code runs. */
+/* The array of strings at `index`, which is not relative, in a userdata that is pushed. The bytes are the table's: they
+ * are good until Lua code can change it, so also only until the next allocation, which may run finalizers. */
 const tidemark_record *tidemark_check_records(lua_State *L, int argument, int index, size_t *count);
 
 /* How many entries the table at `index` has. */

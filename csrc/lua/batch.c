@@ -63,6 +63,21 @@ static lua_Integer check_field(lua_State *L, const char *name, lua_Integer most,
     return missing;
 }
 
+/* Pushes a copy of the table at `index`; what is no table is pushed as it is. */
+static void copy_array(lua_State *L, int index) {
+    if (!lua_istable(L, index)) {
+        lua_pushvalue(L, index);
+        return;
+    }
+    lua_createtable(L, (int)lua_rawlen(L, index), 0);
+    int copy = lua_gettop(L);
+    for (lua_pushnil(L); lua_next(L, index);) {
+        lua_pushvalue(L, -2);
+        lua_insert(L, -2);
+        lua_rawset(L, copy);
+    }
+}
+
 static int batch_encode(lua_State *L) {
     tidemark_error error;
     size_t count;
@@ -79,6 +94,7 @@ static int batch_encode(lua_State *L) {
     if (!lua_isinteger(L, -1)) luaL_argerror(L, 1, "log_id must be an integer");
     header.log_id = (uint64_t)lua_tointeger(L, -1);
     lua_getfield(L, 1, "records");
+    copy_array(L, lua_gettop(L)); /* finalizers that run while memory is allocated cannot change this one */
     const tidemark_record *records = tidemark_check_records(L, 1, lua_gettop(L), &count);
     int64_t size = tidemark_batch_size(records, count);
     luaL_argcheck(L, size >= 0, 1, "a batch longer than 64 MiB");
@@ -114,13 +130,13 @@ static int batch_record(lua_State *L) {
 /* The iterator of records: (batch, seqno before) -> seqno, record. */
 static int batch_next(lua_State *L) {
     const struct batch *batch = check_batch(L, 1);
-    int64_t position = luaL_checkinteger(L, 2) - batch->header.first_seqno + 1;
-    if (position < 0 || position >= (int64_t)batch->header.count) {
+    lua_Integer before = luaL_checkinteger(L, 2), first = batch->header.first_seqno;
+    if (before < first - 1 || before >= tidemark_batch_last_seqno(&batch->header)) {
         lua_pushnil(L);
         return 1;
     }
-    lua_pushinteger(L, batch->header.first_seqno + position);
-    push_record(L, batch, (uint32_t)position);
+    lua_pushinteger(L, before + 1);
+    push_record(L, batch, (uint32_t)(before + 1 - first));
     return 2;
 }
 

@@ -26,6 +26,13 @@ static tidemark_wal *check_wal(lua_State *L) {
 
 /* ---- writer ---- */
 
+/* The value on top, an option of argument 2, as an integer from 1 to `most`: 0 is C's way to leave it out. */
+static lua_Integer check_positive(lua_State *L, lua_Integer most, const char *name) {
+    lua_Integer value = tidemark_check_element(L, 2, -1, most, name);
+    if (value == 0) luaL_argerror(L, 2, lua_pushfstring(L, "%s out of range: 0", name));
+    return value;
+}
+
 /* Reads the table that is argument 2. Pushes what options->shards points to. */
 static void check_options(lua_State *L, tidemark_wal_options *options) {
     *options = (tidemark_wal_options){0};
@@ -35,10 +42,9 @@ static void check_options(lua_State *L, tidemark_wal_options *options) {
     for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
         const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
         if (strcmp(name, "shards") == 0) continue; /* below: it leaves something on the stack */
-        if (strcmp(name, "epoch") == 0)
-            options->epoch = (uint32_t)tidemark_check_element(L, 2, -1, TIDEMARK_EPOCH_MAX, name);
+        if (strcmp(name, "epoch") == 0) options->epoch = (uint32_t)check_positive(L, TIDEMARK_EPOCH_MAX, name);
         else if (strcmp(name, "segment_bytes") == 0)
-            options->segment_bytes = (uint64_t)tidemark_check_element(L, 2, -1, INT64_MAX, name);
+            options->segment_bytes = (uint64_t)check_positive(L, INT64_MAX, name);
         else if (strcmp(name, "sync") == 0) options->unsynced = !tidemark_check_boolean(L, 2, -1, name);
         else luaL_argerror(L, 2, lua_pushfstring(L, "no such option: '%s'", name));
     }
@@ -111,10 +117,10 @@ static int wal_log_id(lua_State *L) {
 }
 
 static int wal_recovery(lua_State *L) {
-    const tidemark_wal *wal = check_wal(L);
     const char *message;
     lua_newtable(L);
-    for (size_t i = 0; (message = tidemark_wal_recovery(wal, i)) != NULL; i++) {
+    /* the Wal is looked at each time: a finalizer may have closed it meanwhile */
+    for (size_t i = 0; (message = tidemark_wal_recovery(check_wal(L), i)) != NULL; i++) {
         lua_pushstring(L, message);
         lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
@@ -190,13 +196,15 @@ static int wal_reader(lua_State *L) {
 
 static int reader_next(lua_State *L) {
     tidemark_error error;
-    tidemark_batch batch;
+    tidemark_batch batch, same;
     lua_Number timeout = luaL_optnumber(L, 2, -1);
     luaL_argcheck(L, lua_isnoneornil(L, 2) || timeout >= 0, 2, "timeout is negative or no number");
     if (tidemark_wal_reader_wait(check_reader(L)->reader, timeout, &batch, &error) < 0)
         return tidemark_push_failure(L, &error);
     unsigned char *bytes = tidemark_batch_push(L, batch.size);
-    struct reader *reader = check_reader(L); /* again: a finalizer may have closed it meanwhile */
+    struct reader *reader = check_reader(L); /* again: a finalizer may have closed it meanwhile, or read on */
+    if (tidemark_wal_reader_wait(reader->reader, 0, &same, &error) < 0) return tidemark_push_failure(L, &error);
+    if (same.first_seqno != batch.first_seqno) return luaL_error(L, "a finalizer has used the reader meanwhile");
     if (tidemark_wal_reader_read(reader->reader, bytes, &error) < 0) return tidemark_push_failure(L, &error);
     tidemark_batch_finish(L, -1, &batch);
     return 1;

@@ -8,21 +8,18 @@
  */
 #define _GNU_SOURCE /* dladdr */
 #include <dlfcn.h>
-#include <errno.h>
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 #include <lauxlib.h>
-#include <sqlite3.h>
+
+#include "connection.h"
 
 #define DATABASE "tidemark.sqlite.database"
 #define ROWS     "tidemark.sqlite.rows"
 #define BLOB     "tidemark.sqlite.blob"
 
-#define CACHE_SIZE 64   /* idle statements that a database keeps */
-#define RETRY_MS   10   /* between two attempts at the settings of a new connection */
-#define TIMEOUT_MS 5000 /* busy_timeout, where it is not given */
+#define CACHE_SIZE 64 /* idle statements that a database keeps */
 
 _Static_assert(sizeof(lua_Integer) == sizeof(sqlite3_int64), "64-bit Lua integers");
 
@@ -41,37 +38,13 @@ struct rows {
 
 /* ---- errors ---- */
 
-/* Words for SQLite's primary result codes; the rest is "ERROR". */
-static const char *const words[] = {
-    [SQLITE_ERROR] = "ERROR",       [SQLITE_PERM] = "DENIED",       [SQLITE_ABORT] = "ABORT",
-    [SQLITE_BUSY] = "BUSY",         [SQLITE_LOCKED] = "LOCKED",     [SQLITE_READONLY] = "READONLY",
-    [SQLITE_IOERR] = "IO",          [SQLITE_CORRUPT] = "CORRUPT",   [SQLITE_FULL] = "FULL",
-    [SQLITE_CANTOPEN] = "CANTOPEN", [SQLITE_PROTOCOL] = "PROTOCOL", [SQLITE_SCHEMA] = "SCHEMA",
-    [SQLITE_TOOBIG] = "TOOBIG",     [SQLITE_MISMATCH] = "MISMATCH", [SQLITE_CONSTRAINT] = "CONSTRAINT",
-    [SQLITE_NOTADB] = "NOTADB",
-};
-
-static int push_error(lua_State *L, const char *path, const char *message, const char *code) {
+/* nil, message, code; or raises where there is no memory. */
+static int push_failure(lua_State *L, const struct tidemark_sqlite_failure *failure) {
+    if (failure->code == NULL) return luaL_error(L, "not enough memory");
     lua_pushnil(L);
-    lua_pushfstring(L, "%s: %s", path, message);
-    lua_pushstring(L, code);
+    lua_pushstring(L, failure->message);
+    lua_pushstring(L, failure->code);
     return 3;
-}
-
-/* nil, message, code for what the last call on the connection answered. */
-static int push_failure(lua_State *L, sqlite3 *handle, const char *path, int result) {
-    unsigned primary = (unsigned)result & 0xff;
-    const char *message = sqlite3_errmsg(handle), *code = NULL;
-    if (primary == SQLITE_NOMEM) return luaL_error(L, "not enough memory");
-    if (primary < sizeof words / sizeof *words) code = words[primary];
-    if (primary == SQLITE_CANTOPEN) {
-        int number = sqlite3_system_errno(handle);
-        if (number != 0) message = lua_pushfstring(L, "%s: %s", message, strerror(number));
-        if (number == ENOENT) code = "NOT_FOUND";
-    } else if (primary == SQLITE_IOERR) { /* SQLite keeps no errno of a commit; this number names the system call */
-        message = lua_pushfstring(L, "%s (SQLite's code %d)", message, sqlite3_extended_errcode(handle));
-    }
-    return push_error(L, path, message, code != NULL ? code : "ERROR");
 }
 
 /* ---- databases ---- */
@@ -82,13 +55,8 @@ static struct database *check_database(lua_State *L) {
     return db;
 }
 
-struct options {
-    bool readonly, existing;
-    int timeout_ms;
-};
-
-static struct options check_options(lua_State *L, int argument) {
-    struct options options = {false, false, TIMEOUT_MS};
+static struct tidemark_sqlite_options check_options(lua_State *L, int argument) {
+    struct tidemark_sqlite_options options = {false, false, TIDEMARK_SQLITE_TIMEOUT_MS};
     if (lua_isnoneornil(L, argument)) return options;
     luaL_checktype(L, argument, LUA_TTABLE);
     for (lua_pushnil(L); lua_next(L, argument); lua_pop(L, 1)) {
@@ -111,48 +79,6 @@ static struct options check_options(lua_State *L, int argument) {
     return options;
 }
 
-/* What a connection is told before its use, and the answer without which it is not used. The first is a question and
- * also reads the file's header and schema: strings are UTF-8 or any bytes, which UTF-16 could not keep. */
-static const struct setting {
-    const char *pragma, *wanted;
-} settings[] = {
-    {"PRAGMA encoding", "UTF-8"},
-    {"PRAGMA journal_mode = WAL", "wal"},
-    {"PRAGMA synchronous = FULL", ""},
-    {"PRAGMA synchronous", "2"},
-};
-
-/* Runs the pragma and copies its answer. */
-static int run_pragma(sqlite3 *handle, const char *pragma, char *answer, int size) {
-    sqlite3_stmt *stmt;
-    int result = sqlite3_prepare_v2(handle, pragma, -1, &stmt, NULL);
-    if (result != SQLITE_OK) return result;
-    const char *text = sqlite3_step(stmt) == SQLITE_ROW ? (const char *)sqlite3_column_text(stmt, 0) : NULL;
-    sqlite3_snprintf(size, answer, "%s", text != NULL ? text : "");
-    return sqlite3_finalize(stmt);
-}
-
-/* Pushes nothing, or nil, message, code. SQLite's busy handler does not help when two connections turn the same new
- * file to WAL, since both hold a read lock; so this waits by itself, before there is a busy handler. */
-static int apply_settings(lua_State *L, sqlite3 *handle, const char *path, const struct options *options) {
-    size_t count = options->readonly ? 1 : sizeof settings / sizeof *settings;
-    int patience = options->timeout_ms;
-    for (const struct setting *setting = settings; setting < settings + count; setting++) {
-        char answer[32];
-        int result;
-        while ((result = run_pragma(handle, setting->pragma, answer, sizeof answer)) != SQLITE_OK) {
-            if ((result & 0xff) != SQLITE_BUSY || patience <= 0) return push_failure(L, handle, path, result);
-            patience -= sqlite3_sleep(RETRY_MS);
-        }
-        if (strcmp(answer, setting->wanted) != 0)
-            return push_error(L, path,
-                              lua_pushfstring(L, "%s: '%s', must be '%s'", setting->pragma, answer, setting->wanted),
-                              "UNSUPPORTED");
-    }
-    sqlite3_busy_timeout(handle, options->timeout_ms);
-    return 0;
-}
-
 static int database_close(lua_State *L) {
     struct database *db = luaL_checkudata(L, 1, DATABASE);
     sqlite3 *handle = db->handle;
@@ -169,25 +95,17 @@ static int sqlite_open(lua_State *L) {
     const char *path = lua_tolstring(L, 1, &length), *file = path;
     luaL_argcheck(L, length > 0 && strlen(path) == length, 1, "path is empty or has a zero byte");
     luaL_argcheck(L, strcmp(path, ":memory:") != 0, 1, "a database in memory is not offered");
-    struct options options = check_options(L, 2);
+    struct tidemark_sqlite_options options = check_options(L, 2);
     /* lest SQLite take the name for a URI, which may lead to memory */
     if (path[0] != '/') file = lua_pushfstring(L, "./%s", path);
-    int flags = options.readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE;
-    if (!options.readonly && !options.existing) flags |= SQLITE_OPEN_CREATE;
-
     struct database *db = lua_newuserdata(L, sizeof *db);
     *db = (struct database){NULL, 0, {NULL}};
     luaL_setmetatable(L, DATABASE);
-    int result = sqlite3_open_v2(file, &db->handle, flags | SQLITE_OPEN_NOMUTEX, NULL), pushed = 0;
-    if (db->handle == NULL) return luaL_error(L, "not enough memory");
-    if (result != SQLITE_OK) pushed = push_failure(L, db->handle, path, result);
-    else if (!options.readonly && sqlite3_db_readonly(db->handle, "main") != 0) /* a file that may only be read */
-        pushed = push_error(L, path, sqlite3_errstr(SQLITE_READONLY), words[SQLITE_READONLY]);
-    else pushed = apply_settings(L, db->handle, path, &options);
-    if (pushed == 0) return 1;
+    struct tidemark_sqlite_failure failure;
+    if (tidemark_sqlite_open(file, path, &options, &db->handle, &failure)) return 1;
     sqlite3_close(db->handle);
     db->handle = NULL;
-    return pushed;
+    return push_failure(L, &failure);
 }
 
 static int database_in_transaction(lua_State *L) {
@@ -335,14 +253,12 @@ static int start_statement(lua_State *L, struct database *db, int top, sqlite3_d
 
 /* Ends the use of *stmt, if any: pushes nothing where `result` is no error, else nil, message, code. */
 static int end_statement(lua_State *L, struct database *db, sqlite3_stmt **stmt, int result) {
-    sqlite3_stmt *used = *stmt;
-    int pushed = 0;
+    bool failed = result != SQLITE_OK && result != SQLITE_DONE;
+    struct tidemark_sqlite_failure failure;
+    if (failed) failure = tidemark_sqlite_describe(db->handle, sqlite3_db_filename(db->handle, "main"), result);
+    if (*stmt != NULL) put_idle(db, *stmt);
     *stmt = NULL;
-    sqlite3_reset(used); /* before pushing, which may raise and leave it to database_close */
-    if (result != SQLITE_OK && result != SQLITE_DONE)
-        pushed = push_failure(L, db->handle, sqlite3_db_filename(db->handle, "main"), result);
-    if (used != NULL) put_idle(db, used);
-    return pushed;
+    return failed ? push_failure(L, &failure) : 0;
 }
 
 static int database_exec(lua_State *L) {
@@ -351,9 +267,7 @@ static int database_exec(lua_State *L) {
     int before = sqlite3_total_changes(db->handle);
     /* the values stay on Lua's stack until the statement has ended: SQLite need not copy them */
     int result = start_statement(L, db, lua_gettop(L), SQLITE_STATIC, &stmt);
-    if (result == SQLITE_OK) do
-            result = sqlite3_step(stmt);
-        while (result == SQLITE_ROW);
+    while (result == SQLITE_OK || result == SQLITE_ROW) result = sqlite3_step(stmt);
     /* sqlite3_changes tells of the last statement that could change rows, which may be an earlier one */
     int changed = sqlite3_total_changes(db->handle) == before ? 0 : sqlite3_changes(db->handle);
     int pushed = end_statement(L, db, &stmt, result);
@@ -369,13 +283,17 @@ static int raise_failure(lua_State *L) {
     return luaL_error(L, "%s (%s)", lua_tostring(L, -2), lua_tostring(L, -1));
 }
 
+static void check_open(lua_State *L, const struct rows *rows) {
+    if (rows->stmt == NULL || rows->db->handle == NULL) luaL_error(L, "these rows or their database are closed");
+}
+
 static int rows_next(lua_State *L) {
     struct rows *rows = lua_touserdata(L, lua_upvalueindex(1));
     if (rows->ended) {
         lua_pushnil(L);
         return 1;
     }
-    if (rows->stmt == NULL || rows->db->handle == NULL) return luaL_error(L, "these rows or their database are closed");
+    check_open(L, rows);
     if (!rows->waiting) {
         int result = sqlite3_step(rows->stmt);
         if (result != SQLITE_ROW) {
@@ -388,7 +306,10 @@ static int rows_next(lua_State *L) {
     }
     int count = sqlite3_data_count(rows->stmt);
     luaL_checkstack(L, count, "too many columns");
-    for (int column = 0; column < count; column++) push_column(L, rows->stmt, column);
+    for (int column = 0; column < count; column++) {
+        check_open(L, rows); /* a finalizer may have closed them as the last value was made */
+        push_column(L, rows->stmt, column);
+    }
     if (lua_isnil(L, -count))
         return luaL_error(L, "the first column is NULL, which would end a loop: select another first");
     rows->waiting = false;
@@ -419,6 +340,7 @@ static int database_rows(lua_State *L) {
     lua_pushvalue(L, 1);
     lua_setuservalue(L, -2);
     luaL_setmetatable(L, ROWS);
+    (void)check_database(L); /* again: a finalizer may have closed it as the userdata was made */
     int result = start_statement(L, db, top, SQLITE_TRANSIENT, &rows->stmt);
     /* the first step here, so that what fails there is returned and not raised */
     if (result == SQLITE_OK) result = sqlite3_step(rows->stmt);
@@ -447,17 +369,18 @@ static void new_class(lua_State *L, const char *name, const luaL_Reg *metamethod
     lua_pop(L, 1);
 }
 
+static const luaL_Reg functions[] = {{"open", sqlite_open}, {"blob", sqlite_blob}, {NULL, NULL}};
+
 /* lua_close unloads C modules, and SQLite with them; connections of other lua_States may be in use. So it stays. */
 static void pin_library(void) {
     Dl_info info;
-    if (dladdr(words, &info) != 0) (void)dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
+    if (dladdr(functions, &info) != 0) (void)dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
 }
 
 __attribute__((visibility("default"))) int luaopen_tidemark_sqlite(lua_State *L);
 
 int luaopen_tidemark_sqlite(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};
-    static const luaL_Reg functions[] = {{"open", sqlite_open}, {"blob", sqlite_blob}, {NULL, NULL}};
     static const luaL_Reg database_methods[] = {
         {"exec", database_exec},
         {"rows", database_rows},

@@ -104,6 +104,12 @@ local function retry_shard(self, shard, message, code)
   end
 end
 
+local function end_retry(shard)
+  if shard.retry.count > 0 then
+    shard.retry = { count = 0 }
+  end
+end
+
 -- Calls the user's `f`: true, or nil, what went wrong, and the code if it gave one.
 local function call(name, f, ...)
   local results = table.pack(protected(f, ...))
@@ -235,7 +241,7 @@ local function fetch(self, shard)
     batch, message, code = shard.subscription:next(0)
   end
   if batch or code == "TIMEOUT" then
-    shard.retry = shard.retry.count == 0 and shard.retry or { count = 0 }
+    end_retry(shard)
     see_head(self, shard, not batch)
     return batch
   end
@@ -284,7 +290,7 @@ local function apply(self, shard)
     return false
   end
   shard.batch, shard.position, shard.batches_applied = nil, batch.last_seqno, shard.batches_applied + 1
-  shard.retry = shard.retry.count == 0 and shard.retry or { count = 0 }
+  end_retry(shard)
   if not self.flush then
     advance(self, shard)
   end

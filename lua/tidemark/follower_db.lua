@@ -181,13 +181,15 @@ end
 
 --- Opens a database, makes it and its progress table if need be.
 ---@param path string
----@param shards integer[] at least one id; the state tracks these and all that the database knows
+---@param shards integer[]? at least one id; the state tracks these and all that the database knows; may be nil with `readonly`
 ---@param opts tidemark.sqlite.Options?
 ---@return tidemark.FollowerDb? db
 ---@return string? message
 ---@return tidemark.ErrorCode|tidemark.sqlite.Code? code "UNSUPPORTED" for a newer progress table, and all that sqlite.open gives
 function FollowerDb.open(path, shards, opts)
-  if not options.is_shards(shards) then
+  if shards == nil and opts and opts.readonly then
+    shards = {}
+  elseif not options.is_shards(shards) then
     error("bad argument #2 to 'open' (an array of shard ids, at least one, expected)", 2)
   end
   local database, message, code = sqlite.open(path, opts)

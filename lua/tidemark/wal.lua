@@ -9,12 +9,20 @@ local Wal = core.Wal
 local LOOK_AGAIN = 0.05 -- seconds between looks at whether the heads are still the files on disk
 local SHORTEST_PAUSE, LONGEST_PAUSE = 0.0005, 0.005 -- seconds between polls
 
+-- Raises in the name of who called the function `name`.
+local function check_directory(name, directory)
+  if type(directory) ~= "string" then
+    error(("bad argument #1 to '%s' (string expected, got %s)"):format(name, type(directory)), 3)
+  end
+end
+
 --- The heads of the log in `directory`: per shard the last seqno that is durable. A state that only follows.
 ---@param directory string
 ---@return tidemark.ReplicationState? heads
 ---@return string? message
 ---@return tidemark.ErrorCode? code
 function Wal.heads(directory)
+  check_directory("heads", directory)
   return ReplicationState.open(directory .. "/heads", nil, { readonly = true })
 end
 
@@ -31,6 +39,7 @@ Source.__index = Source
 ---@return string? message
 ---@return tidemark.ErrorCode? code
 function Wal.source(directory)
+  check_directory("source", directory)
   local heads, message, code = Wal.heads(directory)
   if not heads then
     return nil, message, code
@@ -101,8 +110,11 @@ function Source:wait(marks, timeout)
   end
 end
 
+--- Idempotent; later use raises. Subscriptions stay open.
 function Source:close()
   self.heads:close()
 end
+
+Source.__close = Source.close
 
 return Wal

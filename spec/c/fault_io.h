@@ -32,7 +32,7 @@ enum fault_mode {
     FAULT_FOR_GOOD,    /* call `at` and all that follow fail */
     FAULT_KILL_BEFORE, /* SIGKILL in the place of call `at` */
     FAULT_KILL_AFTER,  /* SIGKILL when call `at` is done and its caller does not know yet */
-    FAULT_KILL_HALFWAY /* SIGKILL after half the bytes, where call `at` is a pwrite; else as KILL_AFTER */
+    FAULT_KILL_HALFWAY /* SIGKILL after a 64th of the bytes, where call `at` is a pwrite; else as KILL_AFTER */
 };
 
 enum fault_call {
@@ -45,20 +45,22 @@ enum fault_call {
     FAULT_FTRUNCATE,
     FAULT_FSYNC,
     FAULT_FDATASYNC,
+    FAULT_MKDIRAT,
     FAULT_LINKAT,
     FAULT_UNLINKAT,
     FAULT_MMAP,
     FAULT_MUNMAP,
     FAULT_FLOCK,
     FAULT_LOCK,
+    FAULT_LIST,
     FAULT_BOOT_ID,
     FAULT_RANDOM_ID
 };
 
 #define FAULT_SECTOR  512 /* what a disk writes whole */
 #define FAULT_SECTORS 16384
-#define FAULT_FILES   64
-#define FAULT_NAMES   64
+#define FAULT_FILES   256
+#define FAULT_NAMES   256
 
 /* A sector that may stand differently on the disk than a reader sees it. */
 struct fault_sector {
@@ -237,6 +239,7 @@ static void fault_forget(const struct stat *status) {
     if (file != NULL) *file = fault->file[--fault->files];
 }
 
+/* A new name in the open directory, which is in doubt until that is synced. */
 static void fault_named(int directory, const char *name) {
     struct stat status;
     if (fstat(directory, &status) < 0) abort();
@@ -342,7 +345,7 @@ static ssize_t fault_pread(int fd, void *bytes, size_t length, off_t offset) {
 static ssize_t fault_pwrite(int fd, const void *bytes, size_t length, off_t offset) {
     if (fault_enter(FAULT_PWRITE) || fault_interrupt()) return -1;
     bool halfway = fault->mode == FAULT_KILL_HALFWAY && fault->calls == fault->at;
-    length = halfway ? length / 2 : fault_count(length);
+    length = halfway ? length / 64 : fault_count(length);
     fault_before_write(fd, offset, length);
     ssize_t done = pwrite(fd, bytes, length, offset);
     fault_leave(FAULT_PWRITE);
@@ -350,8 +353,10 @@ static ssize_t fault_pwrite(int fd, const void *bytes, size_t length, off_t offs
 }
 
 static int fault_ftruncate(int fd, off_t length) {
+    struct stat status;
     if (fault_enter(FAULT_FTRUNCATE)) return -1;
-    fault_before_write(fd, 0, 0);
+    if (fstat(fd, &status) < 0) abort();
+    fault_before_write(fd, length, status.st_size > length ? (size_t)(status.st_size - length) : 0);
     int result = ftruncate(fd, length);
     fault_leave(FAULT_FTRUNCATE);
     return result;
@@ -371,6 +376,18 @@ static int fault_fsync(int fd) {
 
 static int fault_fdatasync(int fd) {
     return fault_sync(fd, FAULT_FDATASYNC);
+}
+
+static int fault_mkdirat(int directory, const char *name, mode_t mode) {
+    if (fault_enter(FAULT_MKDIRAT)) return -1;
+    int result = mkdirat(directory, name, mode);
+    int made = result == 0 ? openat(directory, name, O_RDONLY | O_DIRECTORY) : -1;
+    int above = made >= 0 ? openat(made, "..", O_RDONLY | O_DIRECTORY) : -1; /* `name` is a path */
+    if (above >= 0) fault_named(above, "a new directory");
+    if (above >= 0) (void)close(above);
+    if (made >= 0) (void)close(made);
+    fault_leave(FAULT_MKDIRAT);
+    return result;
 }
 
 static int fault_linkat(int old_directory, const char *old_name, int directory, const char *name, int flags) {
@@ -420,6 +437,13 @@ static int fault_lock(int fd, short type, off_t byte, bool wait) {
     return result;
 }
 
+static int fault_list(int directory, int (*entry)(void *context, const char *name), void *context) {
+    if (fault_enter(FAULT_LIST)) return -1;
+    int result = tidemark_io_system.list(directory, entry, context);
+    fault_leave(FAULT_LIST);
+    return result;
+}
+
 static int fault_boot_id(unsigned char id[16]) {
     if (fault_enter(FAULT_BOOT_ID)) return -1;
     memcpy(id, fault->boot, 16);
@@ -444,12 +468,14 @@ static const struct tidemark_io fault_io = {
     .ftruncate = fault_ftruncate,
     .fsync = fault_fsync,
     .fdatasync = fault_fdatasync,
+    .mkdirat = fault_mkdirat,
     .linkat = fault_linkat,
     .unlinkat = fault_unlinkat,
     .mmap = fault_mmap,
     .munmap = fault_munmap,
     .flock = fault_flock,
     .lock = fault_lock,
+    .list = fault_list,
     .boot_id = fault_boot_id,
     .random_id = fault_random_id,
 };

@@ -126,8 +126,7 @@ static tidemark_state *open_or_stop(void) {
     tidemark_state *state = open_state(0, &code);
     if (code < 0) {
         printf("    %s: %s\n", tidemark_code_name(code), failure.message);
-        fflush(stdout);
-        abort();
+        exit(1); /* which removes the directory; abort would not */
     }
     return state;
 }

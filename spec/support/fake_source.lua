@@ -126,6 +126,7 @@ end
 function Source:wait(marks, timeout)
   assert(next(marks) and timeout > 0)
   self.waits[#self.waits + 1] = timeout
+  assert(#self.waits < 10000, "the follower goes on for ever")
   if self.on_wait then
     self.on_wait()
   end

@@ -106,11 +106,12 @@ end
 
 -- Appends the lines of one file; `name` nil is standard input. A message when it failed.
 local function append_file(name, options, writer, progress)
-  local fd, failure = 0, nil
+  local fd = 0
   if name then
-    fd, failure = uv.fs_open(name, "r", 0)
+    local message
+    fd, message = uv.fs_open(name, "r", 0)
     if not fd then
-      return failure
+      return message
     end
   end
   local broken -- a flush that failed while there was no input

@@ -67,7 +67,7 @@ local function print_batch(batch)
 end
 
 local function run_command(command, batch)
-  local environment = ("TIDEMARK_SHARD=%d TIDEMARK_FIRST_SEQNO=%d TIDEMARK_LAST_SEQNO=%d; export TIDEMARK_SHARD TIDEMARK_FIRST_SEQNO TIDEMARK_LAST_SEQNO\n"):format(
+  local environment = ("export TIDEMARK_SHARD=%d TIDEMARK_FIRST_SEQNO=%d TIDEMARK_LAST_SEQNO=%d\n"):format(
     batch.shard, batch.first_seqno, batch.last_seqno)
   local pipe, message = io.popen(environment .. command, "w")
   if not pipe then

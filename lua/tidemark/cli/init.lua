@@ -32,10 +32,18 @@ local function add_append(parser)
   local command = parser:command("append", "Append lines to a log, one record a line, making the log if need be.")
   command:argument("dir", "The directory of the log.")
   command:argument("file", "Files to read; standard input if there are none."):args "*"
-  command:option("--shards", "How many shards a new log has (default: 1). An old log keeps its own."):convert(integer(1, 65536)):argname "N"
+  command
+    :option("--shards", "How many shards a new log has (default: 1). An old log keeps its own.")
+    :convert(integer(1, 65536))
+    :argname "N"
   command:option("--key", "Records are JSON objects, and those with the same value of FIELD go to the same shard. "
     .. "Without it the shard is chosen by the whole record."):argname "FIELD"
-  command:option("--batch", "Records in a batch, at most. A batch is made durable at once; one that waits for more input is not held back."):convert(integer(1, 1000000)):argname "N":default(100)
+  command
+    :option("--batch", "Records in a batch, at most. A batch is made durable at once. One that is not full does not wait for "
+      .. "input that is slow to come.")
+    :convert(integer(1, 1000000))
+    :argname("N")
+    :default(100)
   command:epilog(EXIT_CODES)
 end
 
@@ -43,13 +51,17 @@ local function add_follow(parser)
   local command = parser:command("follow", "Apply the records of a log, each once, and go on where the last run ended.")
   command:argument("dir", "The directory of the log.")
   command:mutex(
-    command:option("--db", "Keep the records in this SQLite database, in the table records (shard, seqno, record), each exactly once."):argname "FILE",
+    command
+      :option("--db", "Keep the records in this SQLite database, in the table records (shard, seqno, record), each exactly once.")
+      :argname "FILE",
     command:option("--state", "Keep the marks in this state file; the records go to --exec or --print."):argname "FILE"
   )
   command:mutex(
-    command:option("--exec", "Run this shell command for each batch, with its records on standard input, one a line. It must exit with 0 once "
-      .. "its effect is durable; otherwise it is run again. TIDEMARK_SHARD, TIDEMARK_FIRST_SEQNO and TIDEMARK_LAST_SEQNO are set, so that it can "
-      .. "tell a batch that it has had before."):argname "CMD",
+    command
+      :option("--exec", "Run this shell command for each batch, with its records on standard input, one a line. It must exit with 0 "
+        .. "once its effect is durable; otherwise it is run again. TIDEMARK_SHARD, TIDEMARK_FIRST_SEQNO and TIDEMARK_LAST_SEQNO "
+        .. "are set, so that it can tell a batch that it has had before.")
+      :argname "CMD",
     command:flag("--print", "Write the records to standard output, one a line.")
   )
   command:flag("--once", "End when all that the log holds is applied.")
@@ -61,7 +73,7 @@ local function add_status(parser)
   command:argument("target", "The directory of a log, a state file, or a database of follow --db.")
   command:option("--log", "Compare with the heads of this log."):argname "DIR"
   command:flag("--json", "One JSON object on one line: shard to applied, head and lag.")
-  command:option("--watch", "Show it again every SECONDS, until Ctrl-C."):convert(seconds):argname "SECONDS":args "?"
+  command:option("--watch", "Show it again every SECONDS (default: 1), until Ctrl-C."):convert(seconds):argname("SECONDS"):args "?"
   command:epilog(EXIT_CODES)
 end
 

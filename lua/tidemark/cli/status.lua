@@ -58,7 +58,7 @@ end
 -- Ascending rows {shard =, applied =, head =}; what is not known is nil.
 local function read(options)
   local directory = options.log
-  local marks, heads, message = nil, nil, nil
+  local marks, heads, message
   local is_log = io.open(options.target .. "/.")
   if is_log then
     is_log:close()
@@ -76,6 +76,11 @@ local function read(options)
     heads, message = heads_of(directory)
     if not heads then
       return nil, message
+    end
+  end
+  if heads and marks and is_database(options.target) then
+    for shard in pairs(heads) do
+      marks[shard] = marks[shard] or 0 -- it has a row only for a shard of which it has something
     end
   end
   local seen, rows = {}, {}

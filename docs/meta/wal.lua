@@ -1,0 +1,108 @@
+---@meta tidemark.wal
+--- Types of the C classes for language servers (LuaCATS). Never loaded at run time. Results and errors: docs/reference.md. `heads` and
+--- `source` are written in Lua and have their types there.
+
+---The writer of a log. One thread at a time.
+---@class tidemark.Wal
+local Wal = {}
+
+---@class tidemark.WalOptions
+---@field shards? integer[] to be there, besides those that the log has
+---@field epoch? integer above the last one; without it the last one + 1
+---@field segment_bytes? integer a segment is closed when the next batch would make it longer; 64 MiB
+---@field sync? boolean false: appends are durable only after `sync`
+
+---Opens the log in `directory` for writing and begins a new epoch.
+---@param directory string made if need be
+---@param opts tidemark.WalOptions?
+---@return tidemark.Wal? wal
+---@return string? message
+---@return tidemark.ErrorCode? code
+function Wal.open(directory, opts) end
+
+---Writes one batch.
+---@param shard integer
+---@param records string[] at least one
+---@return integer? first_seqno
+---@return integer|string last_seqno or the message
+---@return tidemark.ErrorCode? code
+function Wal:append(shard, records) end
+
+---Makes all appends durable. Blocks the OS thread.
+---@return true? done
+---@return string? message
+---@return tidemark.ErrorCode? code
+function Wal:sync() end
+
+---@param shard integer
+---@return integer? head the last durable seqno, nil for a shard that the log does not have
+function Wal:head(shard) end
+
+---@return integer epoch
+function Wal:epoch() end
+
+---@return integer log_id 64 bits, may be negative
+function Wal:log_id() end
+
+---@return string[] sentences what opening has mended
+function Wal:recovery() end
+
+---Idempotent.
+---@return true? done
+---@return string? message
+---@return tidemark.ErrorCode? code
+function Wal:close() end
+
+---Removes segments whose records are all <= `upto`, never the newest.
+---@param directory string
+---@param shard integer
+---@param upto integer
+---@return integer? removed
+---@return string? message
+---@return tidemark.ErrorCode? code
+function Wal.prune(directory, shard, upto) end
+
+---@class tidemark.WalReport
+---@field shards integer
+---@field segments integer
+---@field batches integer
+---@field records integer
+---@field bytes integer of all batches
+---@field unknown integer bytes behind the last whole batch
+
+---@param directory string
+---@return tidemark.WalReport? report
+---@return string? message names file and offset
+---@return tidemark.ErrorCode? code
+function Wal.verify(directory) end
+
+---@class tidemark.WalReaderOptions
+---@field archive? boolean true: the log has no heads, read it to its last whole batch
+
+---@param directory string
+---@param shard integer
+---@param after_seqno integer? 0 if left out
+---@param opts tidemark.WalReaderOptions?
+---@return tidemark.WalReader? reader
+---@return string? message
+---@return tidemark.ErrorCode? code
+function Wal.reader(directory, shard, after_seqno, opts) end
+
+---A reader of one shard. One thread at a time.
+---@class tidemark.WalReader
+local Reader = {} -- luacheck: ignore 241
+
+---Blocks the OS thread until the next batch is durable.
+---@param timeout number? seconds; 0 does not wait, nil is for ever
+---@return tidemark.Batch? batch
+---@return string? message
+---@return tidemark.ErrorCode? code "TIMEOUT", "END", ...
+function Reader:next(timeout) end
+
+---@return integer? head nil in an archive
+function Reader:head() end
+
+---Idempotent.
+function Reader:close() end
+
+return Wal
