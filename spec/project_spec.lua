@@ -64,8 +64,10 @@ describe("the rockspecs", function()
     assert.same(list "find lua -name '*.lua'", files)
   end)
 
+  -- luarocks looks in rockspec/ and rockspecs/ as well, and a bare `luarocks make` must find one only
   it("are one at the top and the others in rocks/", function()
     assert.same({ "tidemark-scm-1.rockspec" }, list "ls *.rockspec")
+    assert.same({}, list "find . -maxdepth 1 -name rockspec -o -maxdepth 1 -name rockspecs")
   end)
 end)
 

@@ -18,8 +18,8 @@ function support.batch(first, last, fields)
     batch[name] = value
   end
   batch.prev_epoch = batch.prev_epoch or (first == 1 and 0 or batch.epoch)
-  for seqno = first, last do
-    batch.records[seqno - first + 1] = batch.records[seqno - first + 1] or ("%d/%d"):format(batch.shard, seqno)
+  for i = 1, last - first + 1 do -- not over the seqnos: Lua 5.3 would count on beyond the last integer
+    batch.records[i] = batch.records[i] or ("%d/%d"):format(batch.shard, first + i - 1)
   end
   return Batch.encode(batch)
 end
