@@ -96,8 +96,8 @@ $(BUILD)/lua$(LUA)/spec/%.o: spec/c/%.c
 $(BUILD)/lua$(LUA)/spec/%: $(BUILD)/lua$(LUA)/spec/%.o $(MODULE_OBJECTS)
 	$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LUA_LIBS) -pthread
 
-# it includes the core's sources itself, with an allocator of its own
-$(BUILD)/spec/state_memory: $(BUILD)/spec/state_memory.o
+# these include the core's sources themselves, with an allocator or a futex of their own
+$(addprefix $(BUILD)/spec/,state_memory wait_handshake wait_stress_threads): $(BUILD)/spec/%: $(BUILD)/spec/%.o
 	$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ -pthread
 
 $(BUILD)/spec/%: $(BUILD)/spec/%.o $(BUILD)/libtidemark.a

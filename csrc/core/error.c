@@ -44,6 +44,7 @@ const char *tidemark_code_name(int code) {
     case TIDEMARK_EGAP: return "GAP";
     case TIDEMARK_EDIVERGED: return "DIVERGED";
     case TIDEMARK_EAPPLY_FAILED: return "APPLY_FAILED";
+    case TIDEMARK_EINTERRUPTED: return "INTERRUPTED";
     default: return "UNKNOWN";
     }
 }

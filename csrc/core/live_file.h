@@ -26,7 +26,7 @@ struct tidemark_live {
     uint32_t unused1;
     _Atomic(uint32_t) prepared[2]; /* bytes of each slot of PATH that were written and synced once */
     uint32_t unused2[6];
-    _Atomic(uint32_t) event; /* reserved for waiting */
+    _Atomic(uint32_t) event; /* what waiters sleep on: wait.c */
     char unused3[4096 - 132];
     _Atomic(uint64_t) present[TIDEMARK_SHARDS / 64];
     char unused4[65536 - 4096 - TIDEMARK_SHARDS / 8];

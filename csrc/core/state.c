@@ -21,6 +21,7 @@ struct tidemark_state *tidemark_state_allocate(size_t room) {
     struct tidemark_state *state = (struct tidemark_state *)(((uintptr_t)block + LINE - 1) / LINE * LINE);
     state->block = block;
     state->block_size = size;
+    state->event = &state->own_event;
     atomic_init(&state->references, 1);
     return state;
 }
@@ -111,20 +112,27 @@ int tidemark_state_advance(tidemark_state *state, uint32_t shard, int64_t seqno)
     if (slot == NULL) return tidemark_fail_shard(NULL, shard);
     if (seqno < 0) return TIDEMARK_EINVAL;
     if (state->readonly) return TIDEMARK_EREADONLY;
-    return tidemark_slot_advance(slot, seqno);
+    return tidemark_state_advance_slot(state, slot, seqno);
 }
 
-int tidemark_state_advance_all(tidemark_state *state, const tidemark_mark *marks, size_t count, tidemark_error *error) {
+int tidemark_state_check_marks(const tidemark_state *state, const tidemark_mark *marks, size_t count,
+                               tidemark_error *error) {
     for (size_t i = 0; i < count; i++) {
         if (marks[i].seqno < 0)
             return tidemark_fail(error, TIDEMARK_EINVAL, "shard %" PRIu32 ": seqno out of range: %" PRId64,
                                  marks[i].shard, marks[i].seqno);
         if (tidemark_state_slot(state, marks[i].shard) == NULL) return tidemark_fail_shard(error, marks[i].shard);
     }
+    return 0;
+}
+
+int tidemark_state_advance_all(tidemark_state *state, const tidemark_mark *marks, size_t count, tidemark_error *error) {
+    int result = tidemark_state_check_marks(state, marks, count, error);
+    if (result < 0) return result;
     if (state->readonly) return tidemark_fail(error, TIDEMARK_EREADONLY, "the state was opened to read");
     int moved = 0;
     for (size_t i = 0; i < count; i++)
-        moved += tidemark_slot_advance(tidemark_state_slot(state, marks[i].shard), marks[i].seqno);
+        moved += tidemark_state_advance_slot(state, tidemark_state_slot(state, marks[i].shard), marks[i].seqno);
     return moved;
 }
 

@@ -31,7 +31,7 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && sizeof(_Atomic(int64_t)) == 8, "ma
  * docs/formats.md. */
 struct tidemark_slot {
     _Atomic(int64_t) mark;    /* never decreases */
-    _Atomic(uint32_t) waiter; /* reserved for waiting: 1 if somebody may sleep on this mark */
+    _Atomic(uint32_t) waiter; /* 1: somebody may sleep on this mark, see wait.c */
     uint32_t shard;           /* in memory only */
     char padding[48];
 };
@@ -51,7 +51,11 @@ struct tidemark_state {
     void *block;                                    /* what to free */
     size_t block_size;                              /* bytes */
     void (*close_file)(struct tidemark_file *file); /* set together with `file`; state.c knows no files */
-    _Alignas(64) _Atomic(size_t) references;        /* on a line of its own: retain and release do not slow reads */
+    _Atomic(uint32_t) *event;                       /* what waiters sleep on: own_event, or the live file's */
+    _Alignas(64) _Atomic(size_t) references;        /* on another line: retain and release do not slow reads */
+    _Atomic(uint32_t) own_event;
+    _Atomic(uint32_t) interrupts;     /* how often interrupted */
+    _Atomic(uint32_t) interrupts_met; /* of these, how many have ended a wait */
 };
 
 /* A zeroed state without slots, one reference, or NULL. `room` bytes after it in the same block, at state + 1, aligned
@@ -75,17 +79,32 @@ static inline int64_t tidemark_slot_read(struct tidemark_slot *slot) {
     return atomic_load_explicit(&slot->mark, memory_order_acquire);
 }
 
-/* Moves the mark up to seqno >= 0; whether it moved. A failed exchange acquires too, so a stale advance has read the
- * mark. */
+/* Moves the mark up to seqno >= 0; whether it moved. Wakes nobody. A failed exchange acquires too, so a stale advance
+ * has read the mark. */
 static inline bool tidemark_slot_advance(struct tidemark_slot *slot, int64_t seqno) {
     int64_t mark = atomic_load_explicit(&slot->mark, memory_order_acquire);
     while (mark < seqno) {
-        if (atomic_compare_exchange_weak_explicit(&slot->mark, &mark, seqno, memory_order_acq_rel,
+        if (atomic_compare_exchange_weak_explicit(&slot->mark, &mark, seqno, memory_order_seq_cst,
                                                   memory_order_acquire))
             return true;
     }
     return false;
 }
+
+/* Wakes those who sleep on the marks of the state, and clears the slot's flag. wait.c */
+void tidemark_state_wake(const struct tidemark_state *state, struct tidemark_slot *slot);
+
+/* The same for a slot of `state`, and wakes who may wait for its mark. */
+static inline bool tidemark_state_advance_slot(const struct tidemark_state *state, struct tidemark_slot *slot,
+                                               int64_t seqno) {
+    if (!tidemark_slot_advance(slot, seqno)) return false;
+    if (atomic_load_explicit(&slot->waiter, memory_order_seq_cst) != 0) tidemark_state_wake(state, slot);
+    return true;
+}
+
+/* 0 if all shards are tracked and all seqnos in range; EINVAL, EUNKNOWN_SHARD. */
+int tidemark_state_check_marks(const struct tidemark_state *state, const tidemark_mark *marks, size_t count,
+                               tidemark_error *error);
 
 /* TIDEMARK_EINVAL for an id out of range, else TIDEMARK_EUNKNOWN_SHARD, with a message. */
 int tidemark_fail_shard(tidemark_error *error, uint32_t shard);

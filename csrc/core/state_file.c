@@ -397,6 +397,7 @@ int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const
         state->slots = file->live->slots;
         state->present = file->live->present;
         state->followed = (void *)(state + 1);
+        if (!readonly) state->event = &file->live->event;
     }
     state->readonly = readonly;
     state->file = file;

@@ -2,7 +2,7 @@
  * Reading one shard of a log, in any process. A reader never looks beyond the head: what stands there may be half
  * written, or gone after the next start of the machine. It follows the heads by polling with short pauses.
  */
-#define _XOPEN_SOURCE 700 /* clock_gettime, nanosleep */
+#define _XOPEN_SOURCE 700 /* nanosleep */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -13,6 +13,7 @@
 #include "error.h"
 #include "segment.h"
 #include "state_file.h"
+#include "wait.h"
 #include "wal.h"
 
 #define SHORTEST_PAUSE 0.0002 /* seconds; doubled from poll to poll */
@@ -28,12 +29,6 @@ struct tidemark_wal_reader {
     tidemark_batch batch; /* the one at the cursor; size 0: not yet looked at */
     double looked_at;     /* when the heads were last found current */
 };
-
-static double now(void) {
-    struct timespec time;
-    (void)clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
 
 /* ---- finding the segment ---- */
 
@@ -268,7 +263,7 @@ int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidema
         if (reader->heads == NULL)
             return tidemark_fail(error, TIDEMARK_EEND, "%s: shard %" PRIu32 ": the archive ends at seqno %" PRId64,
                                  reader->log.path, reader->cursor.shard, reader->archive_head);
-        double time = now();
+        double time = tidemark_monotonic();
         result = follow_heads(reader, time, error);
         if (result < 0) return result;
         if (deadline < 0) deadline = timeout >= 0 ? time + timeout : time + 1e9; /* not a number: for ever */

@@ -8,8 +8,8 @@
  * Threads. A state may be used from any number of threads at once, without locks; only its last reference must
  * not be in use elsewhere while it is released. No function prints, exits, longjmps or handles a signal.
  *
- * Memory order. A mark changes only by an acquire-release compare-and-exchange, and reading it acquires. So who
- * reads a mark >= m sees everything that a thread wrote before its advance to m that returned 1. An advance that
+ * Memory order. A mark changes only by a compare-and-exchange that acquires and releases, and reading it acquires. So
+ * who reads a mark >= m sees everything that a thread wrote before its advance to m that returned 1. An advance that
  * returned 0 publishes nothing; it acquires, as a read does.
  *
  * Results. A function that returns an int gives 0 or more on success, a negative TIDEMARK_E* otherwise, and then has
@@ -34,7 +34,7 @@ extern "C" {
 #define TIDEMARK_VERSION "0.1.0"
 
 /* Changes with the layout of a state in memory. States pass only between builds of the same ABI. */
-#define TIDEMARK_ABI 1
+#define TIDEMARK_ABI 2
 
 #define TIDEMARK_SHARD_MAX 65535
 #define TIDEMARK_SEQNO_MAX INT64_MAX
@@ -70,7 +70,8 @@ enum {
     TIDEMARK_EEND = -20,          /* the end of an archived log */
     TIDEMARK_EGAP = -21,          /* records are missing before a batch: the follower in Lua */
     TIDEMARK_EDIVERGED = -22,     /* the follower holds records that the leader does not have: the same */
-    TIDEMARK_EAPPLY_FAILED = -23  /* apply or flush failed for good: the same */
+    TIDEMARK_EAPPLY_FAILED = -23, /* apply or flush failed for good: the same */
+    TIDEMARK_EINTERRUPTED = -24   /* tidemark_state_interrupt ended the wait */
 };
 
 typedef struct tidemark_error {
@@ -137,6 +138,27 @@ TIDEMARK_API int tidemark_state_next(const tidemark_state *state, int after);
 /* Copies up to `capacity` shards and marks, ascending by shard; returns how many. Each mark is exact, the set is not
  * one instant. */
 TIDEMARK_API size_t tidemark_state_snapshot(const tidemark_state *state, tidemark_mark *marks, size_t capacity);
+
+/* ---- waiting for marks ---- */
+
+/* Blocks the thread until the mark of `shard` is `seqno` or above, for `timeout` seconds at most: 0 only looks,
+ * negative is for ever. A mark that is there counts more than an interrupt, and that more than a time-out. Signals
+ * alone do not end it. Whoever waits keeps its reference meanwhile; other references may be released. As after
+ * tidemark_state_applied_seqno, what was written before the advance is seen. A sleeper is woken by the advance; only
+ * where the advancing process was killed in the middle of it, and in a read-only state, which looks every 5 ms or more
+ * often, is it later, by 0.1 s at most. A state that a child has inherited over a fork can be waited on. EINVAL,
+ * EUNKNOWN_SHARD, ETIMEOUT, EINTERRUPTED. */
+TIDEMARK_API int tidemark_state_wait_for(tidemark_state *state, uint32_t shard, int64_t seqno, double timeout,
+                                         tidemark_error *error);
+
+/* Waits likewise until the mark of one of the shards is above the seqno given for it, and gives the first such shard;
+ * with no marks, for the time-out or an interrupt. */
+TIDEMARK_API int tidemark_state_wait_any(tidemark_state *state, const tidemark_mark *marks, size_t count,
+                                         double timeout, uint32_t *shard, tidemark_error *error);
+
+/* Ends the waits of this process that go on through `state`, with EINTERRUPTED; if there is none, the next one that
+ * would sleep, so that no interrupt is lost which comes just before a wait. May be called from a signal handler. */
+TIDEMARK_API void tidemark_state_interrupt(tidemark_state *state);
 
 /* ---- checkpoint bytes: docs/formats.md ---- */
 

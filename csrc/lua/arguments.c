@@ -18,6 +18,12 @@ const char *tidemark_check_path(lua_State *L, int index) {
     return path;
 }
 
+lua_Number tidemark_check_timeout(lua_State *L, int index) {
+    lua_Number timeout = luaL_optnumber(L, index, -1);
+    luaL_argcheck(L, lua_isnoneornil(L, index) || timeout >= 0, index, "timeout is negative or no number");
+    return timeout;
+}
+
 lua_Integer tidemark_check_element(lua_State *L, int argument, int index, lua_Integer most, const char *what) {
     int is_integer;
     lua_Integer value = lua_tointegerx(L, index, &is_integer);

@@ -32,6 +32,9 @@ static inline int64_t tidemark_check_seqno(lua_State *L, int index) {
 /* The path that is argument `index`: not empty, no zero byte. */
 const char *tidemark_check_path(lua_State *L, int index);
 
+/* The time-out that is argument `index`: seconds, or -1 for ever, which nil stands for. */
+lua_Number tidemark_check_timeout(lua_State *L, int index);
+
 /* The value at `index`, part of the table that is argument `argument`, as an integer from 0 to `most`. `what` names it
  * in messages. */
 lua_Integer tidemark_check_element(lua_State *L, int argument, int index, lua_Integer most, const char *what);

@@ -207,19 +207,26 @@ static int state_advance(lua_State *L) {
     return 1;
 }
 
+/* The table of shard to seqno that is argument 2, in a userdata that is pushed. */
+static const tidemark_mark *check_marks(lua_State *L, size_t *count) {
+    luaL_checktype(L, 2, LUA_TTABLE);
+    size_t room = tidemark_count_entries(L, 2), found = 0;
+    tidemark_mark *marks = lua_newuserdata(L, room * sizeof *marks + 1);
+    for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1), found++) {
+        luaL_argcheck(L, found < room, 2, TIDEMARK_TABLE_GREW);
+        marks[found].shard = (uint32_t)tidemark_check_element(L, 2, -2, TIDEMARK_SHARD_MAX, "shard id");
+        marks[found].seqno = tidemark_check_element(L, 2, -1, TIDEMARK_SEQNO_MAX, "seqno");
+    }
+    *count = found;
+    return marks;
+}
+
 static int state_advance_all(lua_State *L) {
     tidemark_error error;
+    size_t count;
     (void)tidemark_replication_state_check(L, 1);
-    luaL_checktype(L, 2, LUA_TTABLE);
-    size_t room = tidemark_count_entries(L, 2), count = 0;
-    tidemark_mark *marks = lua_newuserdata(L, room * sizeof *marks + 1);
-    tidemark_state *state = tidemark_replication_state_check(L, 1);
-    for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1), count++) {
-        luaL_argcheck(L, count < room, 2, TIDEMARK_TABLE_GREW);
-        marks[count].shard = (uint32_t)tidemark_check_element(L, 2, -2, TIDEMARK_SHARD_MAX, "shard id");
-        marks[count].seqno = tidemark_check_element(L, 2, -1, TIDEMARK_SEQNO_MAX, "seqno");
-    }
-    int moved = tidemark_state_advance_all(state, marks, count, &error);
+    const tidemark_mark *marks = check_marks(L, &count);
+    int moved = tidemark_state_advance_all(tidemark_replication_state_check(L, 1), marks, count, &error);
     if (moved < 0) return tidemark_push_failure(L, &error);
     lua_pushinteger(L, moved);
     return 1;
@@ -336,6 +343,37 @@ static int state_close(lua_State *L) {
     return 0;
 }
 
+/* A handle cannot be closed while its state is waited on: nothing else of this lua_State runs meanwhile. */
+static int state_wait_for(lua_State *L) {
+    tidemark_error error;
+    tidemark_state *state = tidemark_replication_state_check(L, 1);
+    uint32_t shard = tidemark_check_shard(L, 2);
+    int64_t seqno = tidemark_check_seqno(L, 3);
+    if (tidemark_state_wait_for(state, shard, seqno, tidemark_check_timeout(L, 4), &error) < 0)
+        return tidemark_push_failure(L, &error);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int state_wait_any(lua_State *L) {
+    tidemark_error error;
+    size_t count;
+    uint32_t shard;
+    (void)tidemark_replication_state_check(L, 1);
+    lua_Number timeout = tidemark_check_timeout(L, 3);
+    const tidemark_mark *marks = check_marks(L, &count);
+    tidemark_state *state = tidemark_replication_state_check(L, 1);
+    if (tidemark_state_wait_any(state, marks, count, timeout, &shard, &error) < 0)
+        return tidemark_push_failure(L, &error);
+    lua_pushinteger(L, shard);
+    return 1;
+}
+
+static int state_interrupt(lua_State *L) {
+    tidemark_state_interrupt(tidemark_replication_state_check(L, 1));
+    return 0;
+}
+
 /* ---- bound closures: one upvalue, a userdata with a reference of its own and the slot ---- */
 
 #define BINDING_METATABLE "tidemark.ReplicationState.binding"
@@ -354,15 +392,16 @@ static int binding_gc(lua_State *L) {
     return 0;
 }
 
-static struct tidemark_slot *bound_slot(lua_State *L) {
-    struct tidemark_slot *slot = ((struct binding *)lua_touserdata(L, lua_upvalueindex(1)))->slot;
-    if (slot == NULL) luaL_error(L, "closed ReplicationState");
-    return slot;
+static const struct binding *check_binding(lua_State *L) {
+    const struct binding *binding = lua_touserdata(L, lua_upvalueindex(1));
+    if (binding->slot == NULL) luaL_error(L, "closed ReplicationState");
+    return binding;
 }
 
 static int bound_advance(lua_State *L) {
     int64_t seqno = tidemark_check_seqno(L, 1);
-    lua_pushboolean(L, tidemark_slot_advance(bound_slot(L), seqno));
+    const struct binding *binding = check_binding(L);
+    lua_pushboolean(L, tidemark_state_advance_slot(binding->state, binding->slot, seqno));
     return 1;
 }
 
@@ -372,7 +411,7 @@ static int bound_advance_readonly(lua_State *L) {
 }
 
 static int bound_applied(lua_State *L) {
-    lua_pushinteger(L, tidemark_slot_read(bound_slot(L)));
+    lua_pushinteger(L, tidemark_slot_read(check_binding(L)->slot));
     return 1;
 }
 
@@ -458,6 +497,9 @@ void tidemark_replication_state_class(lua_State *L) {
         {"checkpoint", state_checkpoint},
         {"note", state_note},
         {"bind", state_bind},
+        {"wait_for", state_wait_for},
+        {"wait_any", state_wait_any},
+        {"interrupt", state_interrupt},
         {"is_current", state_is_current},
         {"lock_shard", state_lock_shard},
         {"unlock_shard", state_unlock_shard},

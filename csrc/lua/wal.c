@@ -197,8 +197,7 @@ static int wal_reader(lua_State *L) {
 static int reader_next(lua_State *L) {
     tidemark_error error;
     tidemark_batch batch, same;
-    lua_Number timeout = luaL_optnumber(L, 2, -1);
-    luaL_argcheck(L, lua_isnoneornil(L, 2) || timeout >= 0, 2, "timeout is negative or no number");
+    lua_Number timeout = tidemark_check_timeout(L, 2);
     if (tidemark_wal_reader_wait(check_reader(L)->reader, timeout, &batch, &error) < 0)
         return tidemark_push_failure(L, &error);
     unsigned char *bytes = tidemark_batch_push(L, batch.size);

@@ -28,6 +28,7 @@ local ReplicationState = {}
 ---| "GAP"
 ---| "DIVERGED"
 ---| "APPLY_FAILED"
+---| "INTERRUPTED"
 
 ---@class tidemark.OpenOptions
 ---@field create? boolean false: the file must be there
@@ -99,6 +100,26 @@ function ReplicationState:clone() end
 ---@return (fun(): integer)|string applied or the message
 ---@return tidemark.ErrorCode? code
 function ReplicationState:bind(shard) end
+
+---Blocks the OS thread until the mark is `seqno` or above.
+---@param shard integer
+---@param seqno integer
+---@param timeout number? seconds; 0 only looks, nil is for ever
+---@return true? reached
+---@return string? message
+---@return tidemark.ErrorCode? code "TIMEOUT", "INTERRUPTED", "UNKNOWN_SHARD"
+function ReplicationState:wait_for(shard, seqno, timeout) end
+
+---Blocks the OS thread until the mark of some shard is above its seqno in `marks`.
+---@param marks table<integer, integer> shard to seqno
+---@param timeout number? seconds; 0 only looks, nil is for ever
+---@return integer? shard
+---@return string? message
+---@return tidemark.ErrorCode? code "TIMEOUT", "INTERRUPTED", "UNKNOWN_SHARD"
+function ReplicationState:wait_any(marks, timeout) end
+
+---Ends the waits of this process through this state; if there is none, the next one that would sleep.
+function ReplicationState:interrupt() end
 
 ---@return string bytes
 function ReplicationState:to_checkpoint_bytes() end

@@ -16,9 +16,11 @@
 #define memory_order_acq_rel memory_order_release
 #else
 #define memory_order_acq_rel memory_order_acquire
+#define memory_order_seq_cst memory_order_acquire
 #endif
 
 #include "../../../csrc/core/state.c"
+#include "../../../csrc/core/wait.c"
 
 #include "../state_threads.h"
 
