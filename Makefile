@@ -219,8 +219,8 @@ install: all
 	ln -sf libtidemark.so.0 $(DESTDIR)$(PREFIX)/lib/libtidemark.so
 	install -m 644 $(BUILD)/tidemark.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	install -m 755 $(MODULE) $(SQLITE_MODULE) $(DESTDIR)$(PREFIX)/lib/lua/$(LUA)/tidemark
-	cd lua && find tidemark -name '*.lua' -exec install -D -m 644 {} $(DESTDIR)$(PREFIX)/share/lua/$(LUA)/{} \;
-	install -m 755 bin/tidemark $(DESTDIR)$(PREFIX)/bin
+	cd lua && find tidemark -name '*.lua' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(PREFIX))/share/lua/$(LUA)/{} \;
+	sed '1s/lua5.4/lua$(LUA)/' bin/tidemark > $(DESTDIR)$(PREFIX)/bin/tidemark && chmod 755 $(DESTDIR)$(PREFIX)/bin/tidemark
 
 clean:
 	rm -rf build

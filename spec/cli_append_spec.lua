@@ -36,6 +36,15 @@ describe("tidemark append", function()
     assert.same({ [0] = { "one", "", "two", "three", "last, without line end" } }, command_line.records(log))
   end)
 
+  it("begins the epoch that is given, if it is above the last one", function()
+    assert_done(run_with("one\n", "append", log))
+    assert_done(run_with("two\n", "append", log, "--epoch", "1000"))
+    local reader = assert(require("tidemark.wal").reader(log, 0, 1))
+    assert.equal(1000, assert(reader:next(0)).epoch)
+    reader:close()
+    assert_refused(run_with("three\n", "append", log, "--epoch", "1000"), "epoch 1000 is not above the last one, 1000", "FENCED")
+  end)
+
   it("takes every byte but the line end", function()
     local bytes = {}
     for byte = 0, 255 do

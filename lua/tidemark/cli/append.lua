@@ -215,7 +215,7 @@ return function(options)
   local shards, wal, code
   shards, message, code = shards_wanted(options)
   if shards then
-    wal, message, code = Wal.open(options.dir, { shards = shards })
+    wal, message, code = Wal.open(options.dir, { shards = shards, epoch = options.epoch })
   end
   if not wal then
     return 1, message, code

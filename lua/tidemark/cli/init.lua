@@ -63,6 +63,11 @@ local function add_append(parser)
     :convert(integer("--batch", 1, 1000000))
     :argname("N")
     :default(100)
+  command
+    :option("--epoch", "Begin this epoch (default: the last one + 1). Needed once when the log was restored from a copy: one above all "
+      .. "that were ever used.")
+    :convert(integer("--epoch", 1, 4294967295))
+    :argname("N")
   command:epilog(EXIT_CODES)
 end
 
@@ -113,7 +118,7 @@ local function add_inspect(parser)
 end
 
 local function make_parser()
-  local parser = argparse("tidemark", "Marks, logs and followers that survive anything.")
+  local parser = argparse("tidemark", "Append to a log, follow it, and see how far each has come, over any crash.")
   parser:usage_max_width(100):help_max_width(100)
   parser:flag("--version", "Print the version and exit."):action(function()
     print("tidemark " .. core.VERSION)
