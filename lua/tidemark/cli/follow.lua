@@ -219,6 +219,10 @@ return function(options)
   if not source then
     return 1, code == "NOT_FOUND" and options.dir .. ": there is no log" or message, code
   end
+  if #source:shards() == 0 then
+    source:close()
+    return 1, options.dir .. ": the log has no shards yet, its writer is just making it: start again"
+  end
   local sink
   local progress = terminal.progress()
   if options.db then
