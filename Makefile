@@ -35,7 +35,7 @@ SQLITE_MODULE = $(if $(shell pkg-config --exists sqlite3 && echo yes),$(BUILD)/l
 LIB_OBJECTS     = $(CORE:%=$(BUILD)/lib/%.o)
 MODULE_OBJECTS  = $(CORE:%=$(BUILD)/lua$(LUA)/core_%.o) $(BIND:%=$(BUILD)/lua$(LUA)/lua_%.o)
 
-.PHONY: all deps lint-deps demo programs test spec benches bench lint check check-lua53 check-asan check-tsan install clean
+.PHONY: all deps lint-deps demo programs test spec benches bench lint check check-lua53 check-asan check-tsan check-waits install clean
 .DELETE_ON_ERROR:
 all: $(MODULE) $(SQLITE_MODULE) $(BUILD)/libtidemark.a $(BUILD)/libtidemark.so $(BUILD)/tidemark.pc
 
@@ -109,6 +109,11 @@ $(MUTANTS): $(BUILD)/spec/mutants/state_relaxed_%: spec/c/mutants/state_relaxed.
 	@mkdir -p $(@D)
 	$(COMPILE) -Wno-unused-function -DRELAXED_$* $(LDFLAGS) $< $(BUILD)/lib/error.o -o $@ -pthread
 
+WAIT_MUTANTS = $(addprefix $(BUILD)/spec/mutants/wait_broken_,NO_WAKE LATE_FLAG)
+$(WAIT_MUTANTS): $(BUILD)/spec/mutants/wait_broken_%: spec/c/mutants/wait_broken.c
+	@mkdir -p $(@D)
+	$(COMPILE) -Wno-unused-function -D$* $(LDFLAGS) $< -o $@ -pthread
+
 # its own malloc stands before the core's
 $(BUILD)/spec/wal_memory: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=free
 
@@ -148,7 +153,7 @@ bench: benches
 
 # ---- what CI runs besides ----
 
-check: check-lua53 check-asan check-tsan
+check: check-lua53 check-asan check-tsan check-waits
 
 check-lua53:
 	@$(MAKE) --no-print-directory spec LUA=5.3
@@ -174,7 +179,15 @@ run-tsan: $(call program_paths,$(THREADS)) $(MUTANTS)
 	    echo "$$mutant: reported, as it should be"; \
 	done
 
-LUACHECK = luacheck --quiet lua spec examples bin/tidemark *.rockspec rockspecs/*.rockspec
+# each must lose a wake, sleep for ever and be ended by its alarm (signal 14)
+check-waits: $(WAIT_MUTANTS)
+	@for mutant in $(WAIT_MUTANTS); do \
+	    $$mutant >$$mutant.log 2>&1; code=$$?; \
+	    test $$code = 142 || { cat $$mutant.log; echo "$$mutant: lost no wake, exit code $$code"; exit 1; }; \
+	    echo "$$mutant: loses a wake, as it should"; \
+	done
+
+LUACHECK = luacheck --quiet lua spec examples bin/tidemark *.rockspec rocks/*.rockspec
 SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch] spec/c/*/*.[ch] bench/*.c)
 
 # ctuuninitvar: an error that is written on failure only is passed unset
@@ -210,7 +223,7 @@ clean:
 # ---- dependencies: Debian's packages where there is apt, else luarocks for the Lua ones ----
 
 PACKAGES      = gcc libc6-dev pkg-config lua5.4 liblua5.4-dev lua-busted lua-cjson lua-dkjson lua-luv lua-cqueues lua-argparse luarocks binutils libsqlite3-dev
-LINT_PACKAGES = clang clang-format cppcheck lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
+LINT_PACKAGES = clang clang-format cppcheck spin lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
 ROCKS         = busted lua-cjson dkjson luv cqueues argparse
 
 deps:

@@ -215,7 +215,7 @@ describe("reference", function()
   end)
 
   it("has every public function of the follower, and every option", function()
-    local source = markdown.read "lua/tidemark/follower.lua"
+    local text = markdown.read "lua/tidemark/follower.lua"
     local count = 0
     for name in pairs(require "tidemark.follower") do
       if not name:find "^__" then
@@ -224,12 +224,24 @@ describe("reference", function()
       end
     end
     assert.equal(6, count)
-    for name in source:match("local OPTIONS = (%b{})"):gmatch "\n  ([%l_]+) =" do
+    for name in text:match("local OPTIONS = (%b{})"):gmatch "\n  ([%l_]+) =" do
       count = count + 1
       assert(reference:find("`" .. name, 1, true), "docs/reference.md lacks the option " .. name)
       assert(markdown.read("docs/meta/follower.lua"):find("---@field " .. name, 1, true), "docs/meta lacks the option " .. name)
     end
     assert.equal(15, count)
+  end)
+
+  it("has every public function of FollowerDb", function()
+    local count = 0
+    for name in pairs(require "tidemark.follower_db") do
+      if not name:find "^__" then
+        count = count + 1
+        local called = (name == "open" and "FollowerDb." or "db:") .. name
+        assert(reference:find("`" .. called .. "(", 1, true), "docs/reference.md lacks " .. called)
+      end
+    end
+    assert.equal(6, count)
   end)
 
   it("has every public C function", function()

@@ -156,6 +156,32 @@ describe("a follower", function()
       assert.equal("live", rig.follower:status()[0].state)
     end)
 
+    it("with the code of a batch that does not fit stops that shard at once", function()
+      for code, state in pairs { GAP = "gap", FENCED = "fenced", DIVERGED = "diverged", CORRUPT = "corrupt", FOREIGN = "corrupt" } do
+        local rig = start { apply = function()
+          return nil, "no", code
+        end }
+        local status = rig:feed(one(0, 1, 3))
+        assert.same({ state, code, 0 }, { status.state, status.code, status.applied })
+        assert.equal("shard 0: records 1..3: apply failed: no", status.error)
+        rig.follower:close()
+      end
+    end)
+
+    it("with any other third result is tried again", function()
+      for _, code in ipairs { "END", "PRUNED", "BUSY", 5 } do
+        local calls = 0
+        local rig = start { apply = function()
+          calls = calls + 1
+          return calls > 1 or nil, "no", code
+        end }
+        rig.source:send(one(0, 1, 3))
+        rig.follower:step(10)
+        assert.same({ 2, 3 }, { calls, rig.follower:status()[0].applied })
+        rig.follower:close()
+      end
+    end)
+
     it("in a coroutine of the host's, does not take the host's yield", function()
       local rig = start { apply = as_function(scripted "yield") }
       rig.source:send(batch(1, 1))

@@ -25,9 +25,9 @@ local function list(command)
   return names
 end
 
-local function load_rockspec()
+local function load_rockspec(path)
   local rockspec = {}
-  assert(loadfile("tidemark-scm-1.rockspec", "t", rockspec))()
+  assert(loadfile(path, "t", rockspec))()
   return rockspec
 end
 
@@ -43,25 +43,31 @@ describe("the version", function()
   end)
 end)
 
-describe("the rockspec", function()
-  it("lists every source and every module", function()
-    local modules = load_rockspec().build.modules
-    local sources = { table.unpack(modules["tidemark.core"].sources) }
+describe("the rockspecs", function()
+  it("list every source of the core", function()
+    local sources = { table.unpack(load_rockspec("tidemark-scm-1.rockspec").build.modules["tidemark.core"].sources) }
     table.sort(sources)
     assert.same(list "ls csrc/core/*.c csrc/lua/*.c", sources)
+  end)
+
+  it("together list every Lua file, each once", function()
     local files = {}
-    for name, file in pairs(modules) do
-      if type(file) == "string" then
-        files[#files + 1] = file
-        assert.equal(name, (file:gsub("^lua/", ""):gsub("/init%.lua$", ""):gsub("%.lua$", ""):gsub("/", ".")))
+    for _, path in ipairs(list "ls *.rockspec rocks/*.rockspec") do
+      for name, file in pairs(load_rockspec(path).build.modules) do
+        if type(file) == "string" then
+          files[#files + 1] = file
+          assert.equal(name, (file:gsub("^lua/", ""):gsub("/init%.lua$", ""):gsub("%.lua$", ""):gsub("/", ".")))
+        end
       end
     end
     table.sort(files)
     assert.same(list "find lua -name '*.lua'", files)
   end)
 
-  it("is the only one at the top", function()
+  -- luarocks looks in rockspec/ and rockspecs/ as well, and a bare `luarocks make` must find one only
+  it("are one at the top and the others in rocks/", function()
     assert.same({ "tidemark-scm-1.rockspec" }, list "ls *.rockspec")
+    assert.same({}, list "find . -maxdepth 1 -name rockspec -o -maxdepth 1 -name rockspecs")
   end)
 end)
 
@@ -182,7 +188,7 @@ describe("installing", function()
       pending "luarocks is not installed, or this is not Lua 5.4"
       return
     end
-    -- one small file of the suite, or this would run itself
+    -- one small file of the suite, or this would run itself, as it also would with the SPECS= of a `make spec` around it
     local ok, output = run("MAKEFLAGS= SPECS=spec/formats_spec.lua luarocks --lua-version 5.4 test tidemark-scm-1.rockspec")
     assert(ok, output)
     assert.truthy(output:find "\n%d+ passed, 0 failed\n")

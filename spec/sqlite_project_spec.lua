@@ -74,7 +74,7 @@ describe("the module tidemark.sqlite", function()
     -- in a copy: luarocks leaves its objects beside the sources
     local function copy()
       local directory = sandbox.tempdir()
-      local ok, output = run(("mkdir '%s/copy' && cp -r *.rockspec rocks csrc lua '%s/copy'"):format(directory, directory))
+      local ok, output = run(("mkdir '%s/copy' && cp -r *.rockspec rocks bin csrc lua '%s/copy'"):format(directory, directory))
       assert(ok, output)
       return directory
     end
@@ -87,7 +87,7 @@ describe("the module tidemark.sqlite", function()
         return
       end
       local directory = copy()
-      local lib = luarocks(directory, "", "rockspecs/tidemark-sqlite-scm-1.rockspec")
+      local lib = luarocks(directory, "", "rocks/tidemark-sqlite-scm-1.rockspec")
       assert.equal("T luaopen_tidemark_sqlite\n", (exported(lib .. "sqlite.so")))
       write(directory .. "/script.lua", [[
         local db = assert(require("tidemark.sqlite").open(... .. "/test.db"))
@@ -100,7 +100,7 @@ describe("the module tidemark.sqlite", function()
 
     it("lists every source", function()
       local rockspec = {}
-      assert(loadfile("rockspecs/tidemark-sqlite-scm-1.rockspec", "t", rockspec))()
+      assert(loadfile("rocks/tidemark-sqlite-scm-1.rockspec", "t", rockspec))()
       local _, sources = run "ls csrc/sqlite/*.c"
       assert.equal(sources, table.concat(rockspec.build.modules["tidemark.sqlite"].sources, "\n") .. "\n")
     end)

@@ -93,7 +93,7 @@ describe("opening a log", function()
       ["epoch out of range: 0"] = { shards = { 0 }, epoch = 0 },
       ["segment_bytes out of range: -1"] = { shards = { 0 }, segment_bytes = -1 },
       ["segment_bytes out of range: 0"] = { shards = { 0 }, segment_bytes = 0 },
-      ["table expected, got number"] = { shards = 0 },
+      ["an array of shard ids expected, got number"] = { shards = 0 },
       ["shard id out of range: 65536"] = { shards = { 65536 } },
       ["shard id must be an integer, not a string"] = { shards = { "0" } },
       ["an array of shard ids expected"] = { shards = { [2] = 0 } },

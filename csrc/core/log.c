@@ -17,15 +17,13 @@ int tidemark_log_open(const struct tidemark_io *io, const char *path, struct tid
         int code = errno == ENOENT ? TIDEMARK_ENOT_FOUND : TIDEMARK_EIO;
         return tidemark_fail(error, code, "%s: cannot open it: %s", path, strerror(errno));
     }
-    char *paths = tidemark_malloc(2 * length + sizeof "/heads" + 1);
-    if (paths == NULL) {
+    *log = (struct tidemark_log){.io = io, .directory = fd};
+    log->heads_path = tidemark_malloc(2 * length + sizeof "/heads" + 1);
+    if (log->heads_path == NULL) {
         (void)io->close(fd);
         return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory", path);
     }
-    log->io = io;
-    log->directory = fd;
-    log->heads_path = paths;
-    log->path = paths + length + sizeof "/heads";
+    log->path = log->heads_path + length + sizeof "/heads";
     memcpy(log->heads_path, path, length);
     memcpy(log->heads_path + length, "/heads", sizeof "/heads");
     memcpy(log->path, path, length + 1);

@@ -5,7 +5,7 @@
 ---@class tidemark.FollowerOptions
 ---@field state tidemark.ReplicationState
 ---@field source tidemark.Source
----@field apply fun(batch: tidemark.Batch): true?, string? true once the effect is durable (with `flush`: done), else nil and a message
+---@field apply fun(batch: tidemark.Batch): true?, string?, string? true once the effect is durable (with `flush`: done), else nil, message, code
 ---@field flush? fun(): true?, string? makes durable what was applied so far
 ---@field shards? integer[] default: all of the state
 ---@field checkpoint_every? integer batches, default 1000

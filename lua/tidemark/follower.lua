@@ -13,6 +13,7 @@
 local core = require "tidemark.core"
 local epochs = require "tidemark.epochs"
 local options = require "tidemark.options"
+local protected = require "tidemark.protected"
 
 local RETRIES = 8 -- after a first failure: some 25 s altogether
 local FIRST_PAUSE = 0.1 -- seconds; each further pause is twice as long
@@ -29,6 +30,9 @@ local STATE_OF = {
   FOREIGN = "corrupt",
   END = "live", -- of an archived log: all of it is applied
 }
+
+-- With these codes apply refuses the batch itself, so there is no use in trying again.
+local FINAL = { GAP = true, FENCED = true, DIVERGED = true, CORRUPT = true, FOREIGN = true }
 
 local OPTIONS = {
   state = { options.is_object, "a ReplicationState" },
@@ -106,25 +110,17 @@ local function end_retry(shard)
   end
 end
 
--- Calls the user's `f`: true, or nil and what went wrong. A thread of its own, so that a yield ends here and not in the middle of a
--- step.
+-- Calls the user's `f`: true, or nil, what went wrong, and the code if it gave one.
 local function call(name, f, ...)
-  local thread = coroutine.create(f)
-  local results = table.pack(coroutine.resume(thread, ...))
-  local yielded = coroutine.status(thread) == "suspended"
-  if (yielded or not results[1]) and coroutine.close then -- Lua 5.4: closes its variables
-    coroutine.close(thread)
-  end
-  if yielded then
-    return nil, name .. " yielded: it must do its work before it returns"
-  elseif not results[1] then
-    return nil, ("%s raised an error: %s"):format(name, tostring(results[2]))
+  local results = table.pack(protected(f, ...))
+  if not results[1] then
+    return nil, ("%s %s"):format(name, results[2])
   elseif results.n == 1 then
     return nil, name .. " returned nothing: it must return true once its effect is durable"
   elseif results[2] and results[2] ~= true then
     return nil, ("%s returned a %s: it must return true once its effect is durable"):format(name, type(results[2]))
   elseif not results[2] then
-    return nil, ("%s failed: %s"):format(name, tostring(results[3] or "it gave no message"))
+    return nil, ("%s failed: %s"):format(name, tostring(results[3] or "it gave no message")), results[4]
   end
   return true
 end
@@ -283,10 +279,14 @@ local function apply(self, shard)
   if epochs.is_new(shard, batch) and not enter_epoch(self, shard, batch) then
     return false
   end
-  local ok, message = call("apply", self.apply, batch)
+  local ok, message, code = call("apply", self.apply, batch)
   if not ok then
     message = ("%s: %s"):format(epochs.name_records(batch.first_seqno, batch.last_seqno), message)
-    retry_shard(self, shard, message, "APPLY_FAILED")
+    if FINAL[code] then
+      stop_shard(self, shard, message, code)
+    else
+      retry_shard(self, shard, message, "APPLY_FAILED")
+    end
     return false
   end
   shard.batch, shard.position, shard.batches_applied = nil, batch.last_seqno, shard.batches_applied + 1

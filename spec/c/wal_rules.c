@@ -267,6 +267,21 @@ static void the_segment_of_the_head_stays(void) {
     CHECK_INT(tidemark_wal_close(wal, &failure), 0);
 }
 
+static void readers_wait_for_the_sync(void) {
+    int code;
+    tidemark_wal *wal = open_log_or_stop(0, 1);
+    tidemark_wal_reader *reader = open_reader(0, &code);
+    for (int i = 1; i <= 2; i++) {
+        CHECK_INT(append(wal, 1), 0);
+        CHECK_INT(next(reader), TIDEMARK_ETIMEOUT);
+        CHECK_INT(tidemark_wal_reader_head(reader), i - 1);
+        CHECK_INT(tidemark_wal_sync(wal, &failure), 0);
+        CHECK_INT(next(reader), i);
+    }
+    tidemark_wal_reader_close(reader);
+    abandon(wal);
+}
+
 /* A segment is removed between a reader's listing and its opening. */
 static int removing_openat(int at, const char *name, int flags, mode_t mode) {
     static bool done;
@@ -402,6 +417,7 @@ int main(void) {
     RUN_LOG(what_is_no_log);
     RUN_LOG(pruned);
     RUN_LOG(the_segment_of_the_head_stays);
+    RUN_LOG(readers_wait_for_the_sync);
     RUN_LOG(removed_while_it_is_looked_for);
     RUN_LOG(a_reader_beside_the_writer);
     RUN_LOG(a_reader_and_new_heads);

@@ -49,8 +49,8 @@ function fake.batch(first, last, epoch, prev_epoch, fields)
   for name, value in pairs(fields or {}) do
     batch[name] = value
   end
-  for seqno = first, last do
-    batch.list[#batch.list + 1] = ("%d:%d"):format(batch.epoch, seqno)
+  for i = 1, last - first + 1 do -- not over the seqnos: Lua 5.3 would count on beyond the last integer
+    batch.list[i] = ("%d:%d"):format(batch.epoch, first + i - 1)
   end
   return setmetatable(batch, Batch)
 end

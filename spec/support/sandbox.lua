@@ -70,30 +70,54 @@ Child.__index = Child
 
 local PATIENCE = 120 -- seconds that read_line, write and wait wait for a child by default
 
---- Starts Lua source in a child process and returns at once. Its standard error is that of this process. Needs luv.
----@param script string
+local function read_into(child, pipe, field, ended)
+  child[field] = ""
+  pipe:read_start(function(failure, bytes)
+    if bytes then
+      child[field] = child[field] .. bytes
+    else
+      child[ended], child.failure = true, child.failure or failure
+    end
+  end)
+end
+
+--- Starts a command, a list of words, and returns at once. Needs luv.
+---@param words string[]
+---@param errors? boolean keep its standard error in `child.errors`; otherwise it is that of this process
 ---@return Child child with .pid
-function sandbox.start(script, ...)
+function sandbox.spawn(words, errors)
   local uv = require "luv"
-  local words = command(script, ...)
-  local child = setmetatable({ uv = uv, input = uv.new_pipe(false), output = uv.new_pipe(false), unread = "" }, Child)
+  local child = setmetatable({ uv = uv, input = uv.new_pipe(false), output = uv.new_pipe(false) }, Child)
+  local error_pipe = errors and uv.new_pipe(false)
   local function on_exit(code, signal)
     child.exit_code, child.signal = code, signal
     child.process:close()
   end
-  local options = { args = { table.unpack(words, 2) }, stdio = { child.input, child.output, 2 } }
+  local options = { args = { table.unpack(words, 2) }, stdio = { child.input, child.output, error_pipe or 2 } }
   local process, pid = uv.spawn(words[1], options, on_exit)
   assert(process, pid)
   child.process, child.pid = process, pid
-  child.output:read_start(function(failure, bytes)
-    if bytes then
-      child.unread = child.unread .. bytes
-    else
-      child.ended, child.failure = true, failure
-    end
-  end)
+  read_into(child, child.output, "unread", "ended")
+  if error_pipe then
+    read_into(child, error_pipe, "errors", "errors_ended")
+  else
+    child.errors_ended = true
+  end
   children[child] = true
   return child
+end
+
+--- Starts Lua source in a child process and returns at once. Its standard error is that of this process. Needs luv.
+---@param script string
+---@return Child child with .pid
+function sandbox.start(script, ...)
+  return sandbox.spawn(command(script, ...))
+end
+
+--- The interpreter of the children, a new list of words.
+---@return string[]
+function sandbox.interpreter()
+  return { table.unpack(interpreter) }
 end
 
 -- Turns the event loop until `done()`; raises after `seconds`.
@@ -150,11 +174,32 @@ function Child:write(line)
   return true
 end
 
+--- Waits until `done()`, while the child's output is read; raises when it takes longer than `seconds`.
+---@param done fun(): any
+---@param what string that did not happen
+---@param seconds? number
+function Child:wait_until(done, what, seconds)
+  run_until(self, done, seconds, what)
+end
+
+--- Sends it a signal, by its own process id.
+---@param name string such as "sigint"
+function Child:signal_with(name)
+  if not self.exit_code then
+    self.process:kill(name)
+  end
+end
+
+--- Closes its standard input.
+function Child:close_input()
+  if not self.input:is_closing() then
+    self.input:close()
+  end
+end
+
 --- Ends it with SIGKILL, by its own process id. `wait` then tells so.
 function Child:kill()
-  if not self.exit_code then
-    self.process:kill("sigkill")
-  end
+  self:signal_with "sigkill"
 end
 
 --- Closes its standard input and waits for its end.
@@ -163,9 +208,7 @@ end
 ---@return string how "exit" or "signal"
 ---@return integer code exit code or signal
 function Child:wait(seconds)
-  if not self.input:is_closing() then
-    self.input:close()
-  end
+  self:close_input()
   run_until(self, function()
     return self.exit_code
   end, seconds, "did not end")

@@ -1,13 +1,18 @@
 --- tidemark append: lines become records of a log.
 
-local cjson = require "cjson.safe"
+local cjson = require("cjson.safe").new()
 local uv = require "luv"
 local Wal = require "tidemark.wal"
 local lines = require "tidemark.cli.lines"
 local signals = require "tidemark.cli.signals"
 local terminal = require "tidemark.cli.terminal"
 
-local BATCH_BYTES = 1048576 -- a batch is written when it has so many, whatever --batch says
+local BATCH_BYTES = 1048576 -- a batch has no more unless it is of one record, whatever --batch says
+local PENDING_BYTES = 67108864 -- of all shards: then all are written
+local DELAY = 0.1 -- seconds that a record may wait for others to fill its batch
+local RECORD_BYTES = 67108864 - 64 - 4 -- the most a record can have: a batch has 64 MiB, with its header and the record's end
+
+cjson.decode_invalid_numbers(false)
 
 -- FNV-1a, 32 bits (RFC 9923): which shard a key goes to is part of what a log is, so it must never change.
 local function hash(text)
@@ -25,34 +30,36 @@ local function key_of(record, field)
   end
   local object, message = cjson.decode(record)
   if type(object) ~= "table" then
-    return nil, "is no JSON object: " .. (message or "it is a " .. type(object))
+    return nil, "is no JSON object: " .. (message or "it is " .. (object == cjson.null and "null" or "a " .. type(object)))
   end
   local value = object[field]
   if type(value) == "string" then
     return value
   elseif type(value) == "number" then
-    return ("%.17g"):format(value)
+    return ("%.17g"):format(value + 0.0) -- -0 is 0
   elseif type(value) == "boolean" then
     return tostring(value)
   end
   return nil, ("has no string, number or boolean in its field '%s'"):format(field)
 end
 
--- The shards of the log that is there, or nil.
+-- The shards of the log that is there, nil if there is none; or nil, message, code.
 local function shards_there(directory)
   local heads, message, code = Wal.heads(directory)
-  if not heads then
-    return nil, code ~= "NOT_FOUND" and message or nil
+  if code == "NOT_FOUND" then
+    return nil
+  elseif not heads then
+    return nil, message, code
   end
   local shards = heads:shards()
   heads:close()
-  return shards
+  return #shards > 0 and shards or nil -- none: its maker was killed before it was one
 end
 
 local function shards_wanted(options)
-  local there, message = shards_there(options.dir)
+  local there, message, code = shards_there(options.dir)
   if message then
-    return nil, message
+    return nil, message, code
   elseif there and options.shards and options.shards ~= #there then
     return nil, ("%s: the log has %d shards, and their number cannot change: leave --shards out"):format(options.dir, #there)
   elseif there then
@@ -65,74 +72,108 @@ local function shards_wanted(options)
   return shards
 end
 
--- Collects records and writes them in batches.
+-- Collects records and writes them in batches. `failure` and `code` tell of a write that failed: nothing more is written then.
 local function new_writer(wal, shards, limit)
-  local writer = { pending = {}, sizes = {}, records = 0, batches = 0 }
+  local writer = { records = 0, batches = 0, failure = nil, code = nil }
+  local pending, sizes, total = {}, {}, 0 -- by shard: records, and their bytes
+  local oldest -- when the first of them came
 
-  function writer.flush(shard)
-    if not writer.pending[shard] then
-      return
+  local function flush(shard)
+    local records = pending[shard]
+    if writer.failure or not records then
+      return writer.failure
     end
-    local first, message = wal:append(shard, writer.pending[shard])
+    local first
+    first, writer.failure, writer.code = wal:append(shard, records)
     if not first then
-      return message
+      return writer.failure
     end
-    writer.records, writer.batches = writer.records + #writer.pending[shard], writer.batches + 1
-    writer.pending[shard] = nil
-  end
-
-  function writer.add(key, record)
-    local shard = shards[hash(key) % #shards + 1]
-    local records = writer.pending[shard] or {}
-    local size = (writer.pending[shard] and writer.sizes[shard] or 0) + #record
-    records[#records + 1] = record
-    writer.pending[shard], writer.sizes[shard] = records, size
-    if #records >= limit or size >= BATCH_BYTES then
-      return writer.flush(shard)
-    end
+    writer.failure = nil -- it was the last seqno
+    writer.records, writer.batches = writer.records + #records, writer.batches + 1
+    total = total - sizes[shard]
+    pending[shard], sizes[shard] = nil, nil
   end
 
   function writer.flush_all()
     for _, shard in ipairs(shards) do
-      local message = writer.flush(shard)
+      local message = flush(shard)
       if message then
         return message
       end
     end
+    oldest = nil
+  end
+
+  function writer.flush_if_due()
+    if oldest and uv.hrtime() - oldest >= DELAY * 1e9 then
+      return writer.flush_all()
+    end
+  end
+
+  function writer.add(key, record)
+    local shard = shards[#shards > 1 and hash(key) % #shards + 1 or 1]
+    if (sizes[shard] or 0) + #record > BATCH_BYTES and flush(shard) then
+      return writer.failure
+    end
+    local records = pending[shard] or {}
+    records[#records + 1] = record
+    pending[shard], sizes[shard], total = records, (sizes[shard] or 0) + #record, total + #record
+    oldest = oldest or uv.hrtime()
+    if #records >= limit and flush(shard) then
+      return writer.failure
+    end
+    return total > PENDING_BYTES and writer.flush_all() or nil
   end
 
   return writer
 end
 
--- Appends the lines of one file; `name` nil is standard input. A message when it failed.
+-- Appends the lines of one file; `name` nil is standard input. Returns how many lines were read, and a message when it failed.
 local function append_file(name, options, writer, progress)
-  local fd = 0
-  if name then
-    local message
-    fd, message = uv.fs_open(name, "r", 0)
-    if not fd then
-      return message
+  local title, read = name or "standard input", 0
+  local fd, message = lines.open(name)
+  if not fd then
+    return read, message
+  end
+  message = lines.each(fd, {
+    each = function(line, number)
+      local key, wrong = key_of(line, options.key)
+      if not key then
+        return ("line %d of %s %s"):format(number, title, wrong)
+      end
+      read = number
+      progress:show(function()
+        return ("%s records appended, line %s of %s"):format(terminal.thousands(writer.records), terminal.thousands(number), title)
+      end)
+      return writer.add(key, line)
+    end,
+    longest = RECORD_BYTES,
+    too_long = function(number)
+      return ("line %d of %s has more than %s bytes, the most that a record can have"):format(
+        number, title, terminal.thousands(RECORD_BYTES))
+    end,
+    cannot_read = function(reason)
+      return ("%s: line %d cannot be read: %s"):format(title, read + 1, reason)
+    end,
+    on_tick = writer.flush_if_due,
+  })
+  lines.close(fd)
+  return read, message
+end
+
+-- Appends all files: how many lines were read, a message when one failed, and where a signal ended it, if one did.
+local function append_files(options, writer, progress)
+  local total = 0
+  for i = 1, math.max(#options.file, 1) do
+    local read, message = append_file(options.file[i], options, writer, progress)
+    total = total + read
+    if message then
+      return total, message
+    elseif signals.stopped then
+      return total, nil, options.file[i] and ("ended by a signal at line %d of %s"):format(read, options.file[i])
     end
   end
-  local broken -- a flush that failed while there was no input
-  local function each(line, number)
-    local key, message = key_of(line, options.key)
-    if not key then
-      return ("line %d of %s %s; the lines before it were appended"):format(number, name or "standard input", message)
-    end
-    progress:show(function()
-      return ("%s records appended, line %s of %s"):format(
-        terminal.thousands(writer.records), terminal.thousands(number), name or "standard input")
-    end)
-    return broken or writer.add(key, line)
-  end
-  local _, message = lines.each(fd, each, function()
-    broken = broken or writer.flush_all()
-  end)
-  if name then
-    uv.fs_close(fd)
-  end
-  return message
+  return total
 end
 
 local function summary(wal, shards, writer)
@@ -144,37 +185,56 @@ local function summary(wal, shards, writer)
     terminal.thousands(writer.records), terminal.thousands(writer.batches), table.concat(heads, " "), #shards > 16 and " ..." or "")
 end
 
+-- Why one of the files cannot be read, if one cannot: told before anything is made.
+local function find_unreadable(names)
+  for _, name in ipairs(names) do
+    local status, message = uv.fs_stat(name)
+    if not status then
+      return message
+    elseif status.type == "directory" then
+      return name .. ": is a directory"
+    end
+    local readable
+    readable, message = uv.fs_access(name, "R")
+    if not readable then
+      return message or name .. ": is not readable"
+    end
+  end
+end
+
 ---@param options table of the command line
 ---@return integer exit_code
 ---@return string? message
+---@return string? code
 return function(options)
   signals.take()
-  for _, name in ipairs(options.file) do -- before anything is made
-    local status, message = uv.fs_stat(name)
-    if not status or status.type == "directory" then
-      return 1, message or name .. ": is a directory"
-    end
+  local message = find_unreadable(options.file)
+  if message then
+    return 1, message
   end
-  local shards, message = shards_wanted(options)
-  local wal
+  local shards, wal, code
+  shards, message, code = shards_wanted(options)
   if shards then
-    wal, message = Wal.open(options.dir, { shards = shards })
+    wal, message, code = Wal.open(options.dir, { shards = shards })
   end
   if not wal then
-    return 1, message
+    return 1, message, code
   end
   for _, note in ipairs(wal:recovery()) do
     io.stderr:write("recovered: ", note, "\n")
   end
   local writer, progress = new_writer(wal, shards, options.batch), terminal.progress()
-  message = nil
-  for i = 1, math.max(#options.file, 1) do
-    message = message or not signals.stopped and append_file(options.file[i], options, writer, progress) or nil
-  end
+  local read, wrong, ended = append_files(options, writer, progress)
   local failure = writer.flush_all()
-  progress:finish()
-  print(summary(wal, shards, writer))
-  local closed, why = wal:close()
-  message = message or failure or not closed and why or nil
-  return message and 1 or 0, message
+  progress:clear()
+  local _, unwritten = terminal.write(summary(wal, shards, writer), ended and "; " .. ended or "", "\n")
+  local closed, why, why_code = wal:close()
+  if failure then
+    return 1, ("%s; of %d lines read %d were appended"):format(failure, read, writer.records), writer.code
+  elseif wrong then
+    return 1, wrong .. "; all lines before were appended, nothing after"
+  elseif not closed then
+    return 1, why, why_code
+  end
+  return unwritten and 1 or 0, unwritten
 end

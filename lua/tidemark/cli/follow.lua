@@ -3,38 +3,39 @@
 local Follower = require "tidemark.follower"
 local ReplicationState = require "tidemark.replication_state"
 local Wal = require "tidemark.wal"
+local advice = require "tidemark.cli.advice"
 local signals = require "tidemark.cli.signals"
 local terminal = require "tidemark.cli.terminal"
 
 local SLICE = 0.1 -- seconds between two looks at signals
 
 local TABLE = "CREATE TABLE IF NOT EXISTS records (shard INTEGER, seqno INTEGER, record, PRIMARY KEY (shard, seqno)) WITHOUT ROWID"
+local INSERT = "INSERT INTO records VALUES (?, ?, ?)"
 
--- What a sink is: `state`, `apply(batch)`, and `close()`. Each of these gives one, or nil and a message.
+-- ---- sinks: where the records go. Each is `state`, `apply(batch)` and `close()`; what opens one gives it, or nil, message, code ----
 
 local function open_db(path, shards)
   local found, FollowerDb = pcall(require, "tidemark.follower_db")
   if not found then
     return nil, "--db needs the module tidemark.sqlite: install the rock tidemark-sqlite, or libsqlite3-dev and run make"
   end
-  local db, message = FollowerDb.open(path, shards)
+  local sqlite = require "tidemark.sqlite"
+  local db, message, code = FollowerDb.open(path, shards)
   if not db then
-    return nil, message
+    return nil, message, code
   end
   local made
-  made, message = db:exec(TABLE)
+  made, message, code = db:exec(TABLE)
   if not made then
     db:close()
-    return nil, message
-  end
-  local function insert(connection, record, seqno, shard)
-    assert(connection:exec("INSERT INTO records VALUES (?, ?, ?)", shard, seqno, record))
+    return nil, message, code
   end
   return {
     state = db:state(),
     apply = function(batch)
       return db:apply(batch, function(connection, record, seqno)
-        insert(connection, record, seqno, batch.shard)
+        local is_text = utf8.len(record) and not record:find("\0", 1, true) -- a TEXT with anything else breaks SQL functions
+        return connection:exec(INSERT, batch.shard, seqno, is_text and record or sqlite.blob(record))
       end)
     end,
     close = function()
@@ -43,25 +44,17 @@ local function open_db(path, shards)
   }
 end
 
--- Writes the records, one a line.
-local function write_records(file, batch)
+-- A failed write ends everything, for a part of the batch may have been written.
+local function print_batch(batch, sink)
+  local parts = {}
   for _, record in batch:records() do
-    local ok, message = file:write(record, "\n")
-    if not ok then
-      return nil, message
-    end
+    parts[#parts + 1] = record
   end
-  return true
-end
-
-local function print_batch(batch)
-  local ok, message = write_records(io.stdout, batch)
-  if ok then
-    ok, message = io.stdout:flush()
-  end
+  parts[#parts + 1] = ""
+  local ok, message = terminal.write(table.concat(parts, "\n"))
   if not ok then
-    signals.stopped = true -- nobody reads any more
-    return nil, message
+    signals.stopped, sink.failure = true, message
+    return nil, message or "nobody reads standard output any more"
   end
   return true
 end
@@ -73,7 +66,11 @@ local function run_command(command, batch)
   if not pipe then
     return nil, message
   end
-  write_records(pipe, batch) -- a command may end before it has read all of it: its exit code tells
+  for _, record in batch:records() do
+    if not pipe:write(record, "\n") then -- it may end before it has read all: its exit code tells
+      break
+    end
+  end
   local ok, how, code = pipe:close()
   if not ok then
     return nil, ("the command ended with %s %d"):format(how == "exit" and "exit code" or how, code)
@@ -81,20 +78,23 @@ local function run_command(command, batch)
   return true
 end
 
-local function open_state(path, shards, options)
-  local state, message = ReplicationState.open(path, shards)
+local function open_state(options, shards, progress)
+  local state, message, code = ReplicationState.open(options.state, shards)
   if not state then
-    return nil, message
+    return nil, message, code
   end
-  return {
-    state = state,
-    apply = options.exec and function(batch)
+  local sink = { state = state, failure = nil } -- why nothing more can be written
+  function sink.apply(batch)
+    progress:clear()
+    if options.exec then
       return run_command(options.exec, batch)
-    end or print_batch,
-    close = function()
-      state:close()
-    end,
-  }
+    end
+    return print_batch(batch, sink)
+  end
+  function sink.close()
+    state:close()
+  end
+  return sink
 end
 
 local function check(options)
@@ -107,7 +107,9 @@ local function check(options)
   end
 end
 
--- Applied, head and lag over all shards; nil where a head is not known.
+-- ---- running ----
+
+-- Applied and head over all shards; head is nil where one is not known.
 local function totals(status)
   local applied, head = 0, 0
   for _, shard in pairs(status) do
@@ -128,7 +130,7 @@ end
 
 local function has_caught_up(status)
   for _, shard in pairs(status) do
-    if shard.state == "catching_up" or shard.lag ~= 0 and shard.state == "live" then
+    if shard.state == "catching_up" or shard.state == "live" and shard.lag ~= 0 then
       return false
     end
   end
@@ -136,29 +138,22 @@ local function has_caught_up(status)
 end
 
 -- Runs until a signal, a stop of all shards or, with --once, the end of the log.
-local function run(follower, options)
-  local progress = terminal.progress()
+local function run(follower, options, progress)
   while not signals.poll() do
     local applied = follower:step(SLICE)
-    if not applied then
+    if not applied or options.once and applied == 0 and has_caught_up(follower:status()) then
       break
     end
-    local status
     progress:show(function()
-      status = status or follower:status()
-      return progress_line(status)
+      return progress_line(follower:status())
     end)
-    if options.once and applied == 0 then
-      status = status or follower:status()
-      if has_caught_up(status) then
-        break
-      end
-    end
   end
-  progress:finish()
+  progress:clear()
 end
 
-local function report(status)
+-- Tells how far it has come: an exit code and a message.
+local function report(follower, sink)
+  local status = follower:status()
   local shards, batches, skipped, stopped = {}, 0, 0, {}
   for shard, entry in pairs(status) do
     shards[#shards + 1] = shard
@@ -168,57 +163,70 @@ local function report(status)
   for _, shard in ipairs(shards) do
     local entry = status[shard]
     if entry.state ~= "live" and entry.state ~= "catching_up" then
-      stopped[#stopped + 1] = ("shard %d has stopped (%s, %s): %s"):format(shard, entry.state, entry.code, entry.error)
+      stopped[#stopped + 1] = ("shard %d has stopped, %s: %s"):format(shard, entry.state, advice(entry.error, entry.code))
     end
   end
   io.stderr:write(("%s; %d batches in this run, %d skipped\n"):format(progress_line(status), batches, skipped))
-  return stopped
+  if #stopped > 0 then
+    return 3, table.concat(stopped, "\ntidemark: ")
+  end
+  local ok, message, code = follower:run() -- it has ended: tells of a last checkpoint that failed
+  if sink.failure then
+    return 1, sink.failure
+  end
+  return ok and 0 or 1, message, code
 end
 
----@param options table of the command line
----@return integer exit_code
----@return string? message
-return function(options)
-  local wrong = check(options)
-  if wrong then
-    return 2, wrong
-  end
-  local source, message = Wal.source(options.dir)
-  if not source then
-    return 1, message
-  end
-  local sink
-  if options.db then
-    sink, message = open_db(options.db, source:shards())
-  else
-    sink, message = open_state(options.state, source:shards(), options)
-  end
-  if not sink then
-    source:close()
-    return 1, message
-  end
-  signals.take()
-  local follower
-  follower, message = Follower.new {
+local function follow(source, sink, options, progress)
+  local follower, message, code = Follower.new {
     state = sink.state,
     source = source,
     apply = sink.apply,
     shards = source:shards(),
     log = function(text)
-      if not signals.stopped then
+      if not signals.poll() then -- what it breaks off is no failure
+        progress:clear()
         io.stderr:write("tidemark: ", text, "\n")
       end
     end,
   }
-  local exit_code = 1
-  if follower then
-    run(follower, options)
-    follower:stop()
-    local stopped = report(follower:status())
-    exit_code, message = #stopped > 0 and 3 or 0, #stopped > 0 and table.concat(stopped, "\ntidemark: ") or nil
-    follower:close()
+  if not follower then
+    return 1, message, code
   end
-  sink.close()
+  run(follower, options, progress)
+  follower:stop()
+  local exit_code
+  exit_code, message, code = report(follower, sink)
+  follower:close()
+  return exit_code, message, code
+end
+
+---@param options table of the command line
+---@return integer exit_code
+---@return string? message
+---@return string? code
+return function(options)
+  local wrong = check(options)
+  if wrong then
+    return 2, wrong
+  end
+  signals.take()
+  local source, message, code = Wal.source(options.dir) -- first: without a log nothing is made
+  if not source then
+    return 1, code == "NOT_FOUND" and options.dir .. ": there is no log" or message, code
+  end
+  local sink
+  local progress = terminal.progress()
+  if options.db then
+    sink, message, code = open_db(options.db, source:shards())
+  else
+    sink, message, code = open_state(options, source:shards(), progress)
+  end
+  local exit_code = 1
+  if sink then
+    exit_code, message, code = follow(source, sink, options, progress)
+    sink.close()
+  end
   source:close()
-  return exit_code, message
+  return exit_code, message, code
 end

@@ -2,6 +2,7 @@
 
 local argparse = require "argparse"
 local core = require "tidemark.core"
+local advice = require "tidemark.cli.advice"
 
 local EXIT_CODES = [[
 exit codes:
@@ -10,11 +11,13 @@ exit codes:
    2  wrong usage
    3  a shard has stopped: its state and the reason are told]]
 
-local function integer(least, most)
+-- ---- arguments ----
+
+local function integer(option, least, most)
   return function(text)
     local number = math.tointeger(tonumber(text))
     if not number or number < least or number > most then
-      return nil, ("an integer from %d to %d expected, not '%s'"):format(least, most, text)
+      return nil, ("%s: an integer from %d to %d expected, not '%s'"):format(option, least, most, text)
     end
     return number
   end
@@ -23,25 +26,41 @@ end
 local function seconds(text)
   local number = tonumber(text)
   if not number or number <= 0 then
-    return nil, ("seconds above 0 expected, not '%s'"):format(text)
+    return nil, ("--watch: seconds above 0 expected, not '%s' (what is shown stands before --watch)"):format(text)
   end
   return number
 end
 
+local function path(text)
+  if text == "" then
+    return nil, "a path is empty"
+  end
+  return text
+end
+
+local function state_path(text)
+  if text:find "%.live$" or text:find "%.new$" then
+    return nil, ("'%s' cannot be a state file: names that end in .live and .new are for the files that belong to one"):format(text)
+  end
+  return path(text)
+end
+
+-- ---- commands ----
+
 local function add_append(parser)
   local command = parser:command("append", "Append lines to a log, one record a line, making the log if need be.")
-  command:argument("dir", "The directory of the log.")
-  command:argument("file", "Files to read; standard input if there are none."):args "*"
+  command:argument("dir", "The directory of the log."):convert(path)
+  command:argument("file", "Files to read; standard input if there are none."):args("*"):convert(path)
   command
     :option("--shards", "How many shards a new log has (default: 1). An old log keeps its own.")
-    :convert(integer(1, 65536))
+    :convert(integer("--shards", 1, 65536))
     :argname "N"
   command:option("--key", "Records are JSON objects, and those with the same value of FIELD go to the same shard. "
     .. "Without it the shard is chosen by the whole record."):argname "FIELD"
   command
     :option("--batch", "Records in a batch, at most. A batch is made durable at once. One that is not full does not wait for "
       .. "input that is slow to come.")
-    :convert(integer(1, 1000000))
+    :convert(integer("--batch", 1, 1000000))
     :argname("N")
     :default(100)
   command:epilog(EXIT_CODES)
@@ -49,18 +68,22 @@ end
 
 local function add_follow(parser)
   local command = parser:command("follow", "Apply the records of a log, each once, and go on where the last run ended.")
-  command:argument("dir", "The directory of the log.")
+  command:argument("dir", "The directory of the log."):convert(path)
   command:mutex(
     command
       :option("--db", "Keep the records in this SQLite database, in the table records (shard, seqno, record), each exactly once.")
+      :convert(path)
       :argname "FILE",
-    command:option("--state", "Keep the marks in this state file; the records go to --exec or --print."):argname "FILE"
+    command
+      :option("--state", "Keep the marks in this state file; the records go to --exec or --print.")
+      :convert(state_path)
+      :argname "FILE"
   )
   command:mutex(
     command
       :option("--exec", "Run this shell command for each batch, with its records on standard input, one a line. It must exit with 0 "
         .. "once its effect is durable; otherwise it is run again. TIDEMARK_SHARD, TIDEMARK_FIRST_SEQNO and TIDEMARK_LAST_SEQNO "
-        .. "are set, so that it can tell a batch that it has had before.")
+        .. "are set, so that it can tell a batch that it has had before, or one that was cut off when this program was killed.")
       :argname "CMD",
     command:flag("--print", "Write the records to standard output, one a line.")
   )
@@ -70,8 +93,8 @@ end
 
 local function add_status(parser)
   local command = parser:command("status", "Show how far a log, a state file or a database has come.")
-  command:argument("target", "The directory of a log, a state file, or a database of follow --db.")
-  command:option("--log", "Compare with the heads of this log."):argname "DIR"
+  command:argument("target", "The directory of a log, a state file, or a database of follow --db."):convert(state_path)
+  command:option("--log", "Compare with the heads of this log."):convert(path):argname "DIR"
   command:flag("--json", "One JSON object on one line: shard to applied, head and lag.")
   command:option("--watch", "Show it again every SECONDS (default: 1), until Ctrl-C."):convert(seconds):argname("SECONDS"):args "?"
   command:epilog(EXIT_CODES)
@@ -79,13 +102,13 @@ end
 
 local function add_verify(parser)
   local command = parser:command("verify", "Read a whole log and check every byte of it.")
-  command:argument("dir", "The directory of the log.")
+  command:argument("dir", "The directory of the log."):convert(path)
   command:epilog(EXIT_CODES)
 end
 
 local function add_inspect(parser)
   local command = parser:command("inspect", "Show what a state file holds: both slots, whether they are valid, the live file.")
-  command:argument("file", "The state file. The heads of a log are one too: DIR/heads.")
+  command:argument("file", "The state file. The heads of a log are one too: DIR/heads."):convert(path)
   command:epilog(EXIT_CODES)
 end
 
@@ -111,17 +134,35 @@ local function make_parser()
   return parser
 end
 
+-- ---- running ----
+
+local held = {} -- keeps the collector from closing what replaces a standard stream
+
+-- If a standard stream is closed, the next file to be opened would be in its place, and what is printed would go into it. Opened the
+-- wrong way round, so that a use fails as that of a closed one does.
+local function fill_standard_streams()
+  for fd = 0, 2 do
+    local is_open = io.open(("/proc/self/fdinfo/%d"):format(fd))
+    if is_open then
+      is_open:close()
+    else
+      held[#held + 1] = io.open("/dev/null", fd == 0 and "w" or "r")
+    end
+  end
+end
+
 local cli = {}
 
 --- Runs the command line `arguments`.
 ---@param arguments string[]
 ---@return integer exit_code
 function cli.main(arguments)
+  fill_standard_streams()
   local options = make_parser():parse(arguments)
   local command = require("tidemark.cli." .. options.command)
-  local exit_code, message = command(options)
+  local exit_code, message, code = command(options)
   if message then
-    io.stderr:write("tidemark: ", message, "\n")
+    io.stderr:write("tidemark: ", advice(message, code), "\n")
   end
   return exit_code
 end

@@ -5,18 +5,11 @@ local uv = require "luv"
 
 local signals = { stopped = false }
 
---- From here on, signals are taken. `on_stop` is called once when an end is asked for, from inside `poll` or uv.run.
----@param on_stop fun()?
-function signals.take(on_stop)
+--- From here on, signals are taken.
+function signals.take()
   for _, name in ipairs { "sigint", "sigterm", "sigpipe" } do
-    local signal = uv.new_signal()
-    signal:start(name, function()
-      if name ~= "sigpipe" and not signals.stopped then
-        signals.stopped = true
-        if on_stop then
-          on_stop()
-        end
-      end
+    uv.new_signal():start(name, function()
+      signals.stopped = signals.stopped or name ~= "sigpipe"
     end)
   end
 end

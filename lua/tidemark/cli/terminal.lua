@@ -1,4 +1,4 @@
---- What commands show: progress on standard error, bars, and tables.
+--- What commands show: results on standard output, progress on standard error, bars, and tables.
 
 local uv = require "luv"
 
@@ -6,6 +6,24 @@ local terminal = {}
 
 local BAR = 20 -- characters
 local EVERY_TERMINAL, EVERY_FILE = 0.1, 5 -- seconds between two lines of progress
+local EPIPE = 32
+-- Begins the line anew; a line that is too long for the terminal is cut and not wrapped, or it could not be removed.
+local CLEAR, NO_WRAP, WRAP = "\r\27[K", "\27[?7l", "\27[?7h"
+
+--- Writes to standard output, at once.
+---@param ... string
+---@return boolean? ok
+---@return string? message what went wrong; nil when nobody reads any more, which is no failure
+function terminal.write(...)
+  local ok, message, errno = io.stdout:write(...)
+  if ok then
+    ok, message, errno = io.stdout:flush()
+  end
+  if ok then
+    return true
+  end
+  return nil, errno ~= EPIPE and "standard output: " .. message or nil
+end
 
 --- A bar such as [#######-------------].
 ---@param part number
@@ -20,8 +38,9 @@ end
 ---@param number integer
 ---@return string
 function terminal.thousands(number)
-  local text = ("%d"):format(number):reverse():gsub("(%d%d%d)", "%1,"):reverse()
-  return (text:gsub("^,", ""))
+  local sign, digits = ("%d"):format(number):match "^(-?)(%d+)$"
+  digits = digits:reverse():gsub("(%d%d%d)", "%1,"):reverse():gsub("^,", "")
+  return sign .. digits
 end
 
 --- Lines of equal columns; a column whose cells are all numbers (with commas) is set to the right.
@@ -32,7 +51,7 @@ function terminal.table(rows)
   for i, row in ipairs(rows) do
     for column, cell in ipairs(row) do
       widths[column] = math.max(widths[column] or 0, #cell)
-      is_number[column] = (i == 1 or is_number[column]) and (i == 1 or cell:match "^[%d,]*$" ~= nil or cell == "-")
+      is_number[column] = i == 1 or is_number[column] and cell:match "^-?[%d,]*$" ~= nil
     end
   end
   local lines = {}
@@ -51,12 +70,13 @@ end
 local Progress = {}
 Progress.__index = Progress
 
---- Progress on standard error: a line that is written over while it is a terminal, otherwise a new line every few seconds.
+--- Progress on standard error: a line that is written over while it is a terminal, otherwise a new line every few seconds if it has
+--- changed.
 ---@return tidemark.Progress
 function terminal.progress()
   local is_terminal = uv.guess_handle(2) == "tty"
   local every = is_terminal and EVERY_TERMINAL or EVERY_FILE
-  return setmetatable({ is_terminal = is_terminal, every = every, shown = false, due = uv.hrtime() / 1e9 + every }, Progress)
+  return setmetatable({ is_terminal = is_terminal, every = every, shown = nil, due = uv.hrtime() / 1e9 + every }, Progress)
 end
 
 --- Shows the line if it is time to; `make_line` is called only then.
@@ -67,15 +87,24 @@ function Progress:show(make_line)
     return
   end
   self.due = now + self.every
-  self.shown = true
-  io.stderr:write(self.is_terminal and "\r\27[K" or "", make_line(), self.is_terminal and "" or "\n")
-  io.stderr:flush()
+  local line = make_line()
+  if line == self.shown then
+    return
+  end
+  self.shown = line
+  if self.is_terminal then
+    line = CLEAR .. NO_WRAP .. line .. WRAP
+  else
+    line = line .. "\n"
+  end
+  io.stderr:write(line)
 end
 
---- Removes the line from a terminal.
-function Progress:finish()
+--- Removes the line from a terminal; to be called before anything else is written there.
+function Progress:clear()
   if self.is_terminal and self.shown then
-    io.stderr:write "\r\27[K"
+    io.stderr:write(CLEAR)
+    self.shown = nil
   end
 end
 

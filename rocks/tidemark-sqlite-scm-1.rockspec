@@ -2,10 +2,10 @@ rockspec_format = "3.0"
 package = "tidemark-sqlite"
 version = "scm-1"
 source = {
-  url = "git+file://.", -- built in place, from the top: luarocks make rockspecs/tidemark-sqlite-scm-1.rockspec
+  url = "git+file://.", -- built in place, from the top: luarocks make rocks/tidemark-sqlite-scm-1.rockspec
 }
 description = {
-  summary = "SQLite for tidemark: whole 64-bit integers, strings with any bytes, bound values",
+  summary = "SQLite for tidemark: a database that takes each record of a log exactly once",
   license = "MIT",
 }
 supported_platforms = { "linux" }
@@ -19,6 +19,7 @@ external_dependencies = {
 build = {
   type = "builtin",
   modules = {
+    ["tidemark.follower_db"] = "lua/tidemark/follower_db.lua",
     ["tidemark.sqlite"] = {
       sources = { "csrc/sqlite/connection.c", "csrc/sqlite/sqlite.c" },
       libraries = { "sqlite3" },

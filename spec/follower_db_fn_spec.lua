@@ -1,0 +1,222 @@
+--- FollowerDb: what the function given to apply may do, and what becomes of its batch.
+
+local FollowerDb = require "tidemark.follower_db"
+local query = require "spec.support.query"
+local sandbox = require "spec.support.sandbox"
+local support = require "spec.support.follower_db"
+
+local batch, insert, raises = support.batch, support.insert, query.raises
+
+describe("FollowerDb: an fn", function()
+  local db, path
+
+  before_each(function()
+    path = sandbox.tempdir() .. "/test.db"
+    db = assert(FollowerDb.open(path, { 0 }))
+    support.create_table(db)
+  end)
+  after_each(function()
+    db:close()
+  end)
+  teardown(sandbox.cleanup)
+
+  local function stands(effects, row)
+    support.stands(db, effects, row)
+  end
+
+  local function apply(...)
+    assert.same({ true }, { db:apply(...) })
+  end
+
+  local function refused(...)
+    return support.refused(db, path, ...)
+  end
+
+  -- fn inserts records 1..3, then does `act` in the second one, in the middle of a batch.
+  local function failing(act)
+    return function(given, record, seqno)
+      insert(given, record, seqno)
+      if seqno == 2 then
+        return act(given)
+      end
+    end
+  end
+
+  -- Nothing is left of a batch whose fn failed, and the next one goes through.
+  local function nothing_done()
+    stands("", nil)
+    assert.is_false(db.database:in_transaction())
+    apply(batch(1, 3), insert)
+    stands("1 2 3", "3 1")
+  end
+
+  it("fails by raising: nothing is done", function()
+    for _, raised in ipairs { "boom", { "boom" } } do
+      local message = refused("APPLY_FAILED", batch(1, 3), failing(function()
+        error(raised, 0)
+      end))
+      assert.equal("record 2: fn raised an error: " .. tostring(raised), message)
+    end
+    nothing_done()
+  end)
+
+  it("fails by returning nil or false and a message: nothing is done", function()
+    local function returning(...)
+      local values = table.pack(...)
+      return failing(function()
+        return table.unpack(values, 1, values.n)
+      end)
+    end
+    assert.equal("record 2: no", refused("APPLY_FAILED", batch(1, 3), returning(nil, "no")))
+    assert.equal("record 2: no", refused("CORRUPT", batch(1, 3), returning(false, "no", "CORRUPT")))
+    assert.equal("record 2: no", refused("APPLY_FAILED", batch(1, 3), returning(nil, "no", 5)))
+    local message = refused("ERROR", batch(1, 3), failing(function(given)
+      return given:exec "INSERT INTO nowhere VALUES (1)"
+    end))
+    assert.truthy(message:find "no such table: nowhere")
+    nothing_done()
+  end)
+
+  it("succeeds with anything else", function()
+    for i, value in ipairs { false, 0, "text", true } do
+      apply(batch(i, i), function()
+        return value
+      end)
+    end
+    apply(batch(5, 5), function()
+      return nil
+    end)
+    assert.equal("5 1", support.row(db))
+  end)
+
+  it("that yields fails: nothing is done", function()
+    local thread = coroutine.create(function()
+      return db:apply(batch(1, 3), failing(coroutine.yield))
+    end)
+    local ok, result, message, code = coroutine.resume(thread)
+    assert.same({ true, "APPLY_FAILED", "dead" }, { ok, code, coroutine.status(thread) })
+    assert.is_nil(result)
+    assert.truthy(message:find("record 2: fn yielded", 1, true))
+    nothing_done()
+  end)
+
+  it("may use coroutines of its own and savepoints", function()
+    apply(batch(1, 2), function(given, record, seqno)
+      assert.equal(record, coroutine.wrap(coroutine.yield)(record))
+      assert(given:exec "SAVEPOINT mine")
+      insert(given, record, seqno)
+      insert(given, record, seqno)
+      assert(given:exec "ROLLBACK TO mine")
+      assert(given:exec "RELEASE mine")
+      insert(given, record, seqno)
+    end)
+    stands("1 2", "2 1")
+  end)
+
+  it("sees what it wrote", function()
+    apply(batch(1, 3), function(given, record, seqno)
+      insert(given, record, seqno)
+      assert.equal(seqno, query.first(given, "SELECT count(*) FROM effect"))
+    end)
+  end)
+
+  local COMMITS = { "COMMIT", "commit;", "END", "end transaction", "COMMIT TRANSACTION", " \t\r\n\f;; ;COMMIT", "-- x\n/* y */COMMIT",
+    "/**/-- \n--\nCOMMIT", "/*/ */END", "\u{FEFF}COMMIT", "\u{FEFF} /* -- */ \u{FEFF}COMMIT", "--/*\nCOMMIT", "/* * ** */;COMMIT" }
+
+  it("that commits fails: nothing is done", function()
+    for _, sql in ipairs(COMMITS) do
+      for _, method in ipairs { "exec", "rows" } do
+        local message = refused("APPLY_FAILED", batch(1, 3), failing(function(given)
+          given[method](given, sql)
+        end))
+        assert.truthy(message:find("fn must not end the transaction of apply", 1, true))
+        assert.equal("", support.effects(db))
+      end
+    end
+    nothing_done()
+  end)
+
+  it("has no commit in those that look like one", function()
+    apply(batch(1, 3), failing(function(given)
+      for _, sql in ipairs { "EXPLAIN COMMIT", "SELECT 'COMMIT'", "-- COMMIT\nSELECT 1", "/* ; COMMIT */ SELECT 1" } do
+        assert(given:exec(sql))
+      end
+    end))
+  end)
+
+  it("that rolls back fails, whatever it does next: nothing is done", function()
+    local nexts = { false, "BEGIN", "BEGIN IMMEDIATE", "INSERT INTO effect VALUES (0, 99, 'x')", "SAVEPOINT s", "SELECT 1" }
+    for _, sql in ipairs { "ROLLBACK", "/* */ rollback transaction" } do
+      for _, following in ipairs(nexts) do
+        for _, method in ipairs { "exec", "rows" } do
+          local message = refused("APPLY_FAILED", batch(1, 3), failing(function(given)
+            assert(given:exec(sql))
+            if following then
+              raises("the transaction of apply has ended", given[method], given, following)
+            end
+          end))
+          assert.equal("record 2: fn ended the transaction", message)
+        end
+      end
+    end
+    nothing_done()
+  end)
+
+  it("whose statement makes SQLite roll back fails with SQLite's code: nothing is done", function()
+    assert(db:exec "CREATE TABLE once (x UNIQUE)")
+    local sql = "INSERT OR ROLLBACK INTO once VALUES (1), (1)"
+    local message = refused("CONSTRAINT", batch(1, 3), failing(function(given)
+      return given:exec(sql)
+    end))
+    assert.truthy(message:find "^record 2: .*UNIQUE constraint failed")
+    message = refused("APPLY_FAILED", batch(1, 3), failing(function(given)
+      given:exec(sql)
+    end))
+    assert.equal("record 2: fn ended the transaction", message)
+    nothing_done()
+  end)
+
+  it("may live with a failed statement that leaves the transaction open", function()
+    assert(db:exec "CREATE TABLE once (x UNIQUE)")
+    apply(batch(1, 2), function(given, record, seqno)
+      local changed, _, code = given:exec "INSERT INTO once VALUES (1)"
+      assert.equal(seqno == 1 or "CONSTRAINT", changed == 1 or code)
+      insert(given, record, seqno)
+    end)
+    stands("1 2", "2 1")
+  end)
+
+  it("cannot begin a transaction in the transaction", function()
+    assert.truthy(refused("ERROR", batch(1, 3), failing(function(given)
+      return given:exec "BEGIN"
+    end)):find "cannot start a transaction within a transaction")
+    nothing_done()
+  end)
+
+  it("that leaves a writing statement open fails with BUSY: nothing is done", function()
+    local kept
+    local result, message, code = db:apply(batch(1, 3), failing(function(given)
+      kept = table.pack(assert(given:rows "INSERT INTO effect VALUES (0, 50, 'x'), (0, 51, 'x') RETURNING seqno"))
+    end))
+    assert.same({ "BUSY" }, { code, result })
+    assert.truthy(message:find "^shard 0: .*SQL statements in progress")
+    kept[4]:close()
+    nothing_done()
+  end)
+
+  it("cannot apply or close inside", function()
+    refused("APPLY_FAILED", batch(1, 3), failing(function(given)
+      given:apply(batch(3, 3), insert)
+    end))
+    refused("APPLY_FAILED", batch(1, 3), failing(function(given)
+      given:close()
+    end))
+    nothing_done()
+    apply(batch(4, 6), function(given, record, seqno)
+      raises("apply is called inside a transaction", given.apply, given, batch(4, 4), insert)
+      raises("close is called from inside fn", given.close, given)
+      insert(given, record, seqno)
+    end)
+    stands("1 2 3 4 5 6", "6 1")
+  end)
+end)

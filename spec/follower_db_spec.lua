@@ -1,0 +1,373 @@
+--- FollowerDb: what a batch does to the database, opening, a Follower on it. What fn may do is in follower_db_fn_spec.lua; crashes,
+--- several processes and full disks are in follower_db_crash_spec.lua.
+
+local Follower = require "tidemark.follower"
+local FollowerDb = require "tidemark.follower_db"
+local ReplicationState = require "tidemark.replication_state"
+local fake = require "spec.support.fake_source"
+local markdown = require "spec.support.markdown"
+local query = require "spec.support.query"
+local sandbox = require "spec.support.sandbox"
+local sqlite = require "tidemark.sqlite"
+local support = require "spec.support.follower_db"
+
+local batch, insert, raises = support.batch, support.insert, query.raises
+
+describe("FollowerDb", function()
+  local path, db, opened
+
+  local function open(shards, opts)
+    local result, message, code = FollowerDb.open(path, shards or { 0, 1 }, opts)
+    opened[#opened + 1] = result
+    return result, message, code
+  end
+
+  local function reopen(shards, opts)
+    db:close()
+    db = assert(open(shards, opts))
+  end
+
+  before_each(function()
+    path, opened = sandbox.tempdir() .. "/test.db", {}
+    db = assert(open())
+    support.create_table(db)
+  end)
+  after_each(function()
+    for _, one in ipairs(opened) do
+      one:close()
+    end
+  end)
+  teardown(sandbox.cleanup)
+
+  local function stands(effects, row, shard)
+    support.stands(db, effects, row, shard)
+  end
+
+  local function apply(...)
+    assert.same({ true }, { db:apply(...) })
+  end
+
+  local function refused(code, one)
+    return support.refused(db, path, code, one, insert)
+  end
+
+  describe("with a batch", function()
+    it("runs fn for each record in order, moves the row, then the mark", function()
+      local seen = {}
+      apply(batch(1, 3), function(given, record, seqno)
+        assert.equal(db, given)
+        assert.equal(0, db:state():applied_seqno(0))
+        seen[#seen + 1] = seqno .. "=" .. record
+        insert(given, record, seqno)
+      end)
+      assert.same({ "1=0/1", "2=0/2", "3=0/3" }, seen)
+      stands("1 2 3", "3 1")
+      apply(batch(4, 4), insert)
+      stands("1 2 3 4", "4 1")
+      stands("", nil, 1)
+    end)
+
+    it("keeps shards apart", function()
+      apply(batch(1, 2, { shard = 1, epoch = 9, log_id = 5 }), insert)
+      apply(batch(1, 1), insert)
+      stands("1 2", "2 9", 1)
+      stands("1", "1 1", 0)
+    end)
+
+    it("applies what is above the mark only, however the batches are cut", function()
+      for _, cut in ipairs { { 1, 4 }, { 1, 4 }, { 2, 3 }, { 3, 6 }, { 1, 7 }, { 7, 7 }, { 1, 1 }, { 8, 9 }, { 1, 10 } } do
+        apply(batch(cut[1], cut[2]), insert)
+      end
+      stands("1 2 3 4 5 6 7 8 9 10", "10 1")
+    end)
+
+    it("goes on from its row after it is opened again", function()
+      apply(batch(1, 3, { epoch = 2 }), insert)
+      reopen()
+      assert.equal(3, db:state():applied_seqno(0))
+      apply(batch(2, 5, { epoch = 2 }), insert)
+      stands("1 2 3 4 5", "5 2")
+    end)
+
+    it("goes on up to the last seqno", function()
+      assert(db:exec("INSERT INTO tidemark_progress VALUES (0, ?, 4294967295, ?)", math.maxinteger - 2, support.LOG))
+      reopen()
+      assert.equal(math.maxinteger - 2, db:state():applied_seqno(0))
+      apply(batch(math.maxinteger - 2, math.maxinteger, { epoch = 0xffffffff }), insert)
+      stands(("%d %d"):format(math.maxinteger - 1, math.maxinteger), math.maxinteger .. " 4294967295")
+    end)
+
+    it("refuses one that does not continue the row, and changes nothing", function()
+      apply(batch(1, 5, { epoch = 2 }), insert)
+      reopen() -- what follows is judged by the row alone
+      assert.equal("records 6..7 are missing: record 5 is the last one applied, record 8 came",
+        refused("GAP", batch(8, 8, { epoch = 2 })))
+      assert.truthy(refused("FOREIGN", batch(6, 6, { epoch = 2, log_id = 1 })):find "^record 6 of log 0000000000000001 came")
+      assert.truthy(refused("FOREIGN", batch(1, 5, { epoch = 2, log_id = 1 })):find "^records 1..5 of log")
+      assert.truthy(refused("FENCED", batch(6, 7)):find "^records 6..7 came under epoch 1, but epoch 2 has begun")
+      assert.truthy(refused("DIVERGED", batch(4, 5, { epoch = 3 })):find "the leader has written them anew")
+      assert.truthy(refused("DIVERGED", batch(6, 7, { epoch = 4, prev_epoch = 3 })):find "^record 5 was applied under epoch 2")
+      assert.truthy(refused("DIVERGED", batch(5, 7, { epoch = 3, prev_epoch = 2 })):find "^record 5 was applied under epoch 2")
+      apply(batch(1, 2), insert) -- an old epoch's duplicate
+      stands("1 2 3 4 5", "5 2")
+      apply(batch(6, 6, { epoch = 7, prev_epoch = 2 }), insert)
+      stands("1 2 3 4 5 6", "6 7")
+    end)
+
+    it("refuses a first one that is not the beginning", function()
+      refused("GAP", batch(2, 3))
+      stands("", nil)
+    end)
+
+    it("refuses a shard that is not tracked", function()
+      local result, message, code = db:apply(batch(1, 1, { shard = 7 }), insert)
+      assert.same({ path .. ": shard 7 is not tracked", "UNKNOWN_SHARD" }, { message, code })
+      assert.is_nil(result)
+      assert.is_nil(support.row(db, 7))
+    end)
+
+    it("does not run fn for one that it has", function()
+      apply(batch(1, 3), insert)
+      apply(batch(1, 3), error)
+      assert.equal(0, db:exec "DELETE FROM effect WHERE seqno > 3") -- no transaction was left open
+      stands("1 2 3", "3 1")
+    end)
+
+    it("keeps records whole: any bytes, and 64-bit integers in them", function()
+      local integers = { (1 << 53) + 1, math.maxinteger, math.mininteger, -1 }
+      local records = { "", "\0", "a\0b", ("\0\255"):rep(100000) }
+      for _, integer in ipairs(integers) do
+        records[#records + 1] = ("<i8"):pack(integer)
+      end
+      assert(db:exec "CREATE TABLE bytes (seqno INTEGER PRIMARY KEY, bytes BLOB, number INTEGER)")
+      apply(batch(1, #records, { records = records }), function(given, record, seqno)
+        local number = #record == 8 and ("<i8"):unpack(record) or nil
+        assert(given:exec("INSERT INTO bytes VALUES (?, ?, ?)", seqno, sqlite.blob(record), number))
+      end)
+      for seqno, bytes, number in assert(db:rows "SELECT * FROM bytes ORDER BY seqno") do
+        assert.is_true(bytes == records[seqno])
+        assert.equal(integers[seqno - 4], number)
+      end
+    end)
+
+    it("of 100,000 records does not take long", function()
+      local started = os.clock()
+      apply(batch(1, 100000), insert)
+      assert.is_true(os.clock() - started < 10) -- a fraction of a second; were each statement prepared anew, some more
+      assert.same({ 100000, 5000050000 }, { query.first(db, "SELECT count(*), sum(seqno) FROM effect") })
+    end)
+  end)
+
+  describe("an apply that raises", function()
+    it("leaves no transaction and works the next time", function()
+      for _, wrong in ipairs { 5, "x", false } do
+        raises("bad argument #1 to 'apply' %(Batch expected, got " .. type(wrong), db.apply, db, wrong, insert)
+        raises("bad argument #2 to 'apply' %(function expected, got " .. type(wrong), db.apply, db, batch(1, 1), wrong)
+      end
+      local liar = setmetatable({}, { __index = { shard = 0, first_seqno = 1, last_seqno = 1, epoch = 1, prev_epoch = 0, log_id = 3 } })
+      raises("attempt to call", db.apply, db, liar, insert)
+      assert.is_false(db.database:in_transaction())
+      assert.is_nil(support.row(db))
+      apply(batch(1, 1), insert)
+      stands("1", "1 1")
+    end)
+
+    it("is one inside the caller's own transaction, which stays", function()
+      assert(db:exec "BEGIN")
+      insert(db, "0/77", 77)
+      raises("apply is called inside a transaction", db.apply, db, batch(1, 1), insert)
+      assert(db:exec "COMMIT")
+      assert.equal("77", support.effects(db))
+    end)
+
+    it("is one after close", function()
+      db:close()
+      db:close()
+      raises("closed database", db.apply, db, batch(1, 1), insert)
+      raises("closed database", db.exec, db, "SELECT 1")
+      raises("closed database", db.rows, db, "SELECT 1")
+      assert.equal(0, db:state():applied_seqno(0))
+    end)
+  end)
+
+  describe("when it is opened", function()
+    it("tracks what it is asked for and what it has", function()
+      apply(batch(1, 3, { shard = 1 }), insert)
+      reopen { 5, 5, 2 }
+      assert.same({ [1] = 3, [2] = 0, [5] = 0 }, db:state():snapshot())
+      apply(batch(1, 1, { shard = 5 }), insert)
+      apply(batch(4, 4, { shard = 1 }), insert)
+      stands("1 2 3 4", "4 1", 1)
+      stands("1", "1 1", 5)
+      assert.equal(db:state(), db:state())
+      assert.equal(ReplicationState.new({}).advance, db:state().advance)
+    end)
+
+    it("refuses wrong arguments", function()
+      for _, wrong in ipairs { false, {}, { 65536 }, { -1 }, { "0" }, { 1.0 }, 5 } do
+        raises("bad argument #2 to 'open' %(an array of shard ids", FollowerDb.open, path, wrong or nil)
+      end
+      raises("no such option: 'wrong'", FollowerDb.open, path, { 0 }, { wrong = true })
+    end)
+
+    it("gives SQLite's codes", function()
+      local function code(...)
+        return (select(3, FollowerDb.open(...)))
+      end
+      assert.equal("NOT_FOUND", code(path .. "x", { 0 }, { create = false }))
+      assert.equal("NOT_FOUND", code(path .. "/x", { 0 }) and "NOT_FOUND")
+      local file = assert(io.open(path .. ".txt", "w"))
+      file:write(("no database\n"):rep(100))
+      file:close()
+      assert.equal("NOTADB", code(path .. ".txt", { 0 }))
+    end)
+
+    it("lives in a database that has other data", function()
+      path = path .. "2"
+      local other = assert(sqlite.open(path))
+      assert(other:exec "CREATE TABLE mine (x)")
+      assert(other:exec "INSERT INTO mine VALUES (42)")
+      assert(other:exec "PRAGMA user_version = 7")
+      other:close()
+      db = assert(open({ 0 }, { create = false }))
+      support.create_table(db)
+      apply(batch(1, 2), insert)
+      assert.same({ 42, 7 }, { query.first(db, "SELECT x, (SELECT user_version FROM pragma_user_version) FROM mine") })
+      stands("1 2", "2 1")
+    end)
+
+    it("refuses a newer table and one of somebody else, and leaves them", function()
+      assert(db:exec "DROP TABLE tidemark_progress")
+      for sql, told in pairs {
+        ["CREATE TABLE tidemark_progress ( -- version 2\n x)"] = "tidemark_progress has version 2, this program reads 1",
+        ["CREATE TABLE tidemark_progress ( -- version 11\n x)"] = "tidemark_progress has version 11, this program reads 1",
+        ["CREATE TABLE tidemark_progress (shard, applied)"] = "its table tidemark_progress is not tidemark's",
+      } do
+        assert(db:exec(sql))
+        for _, readonly in ipairs { false, true } do
+          local result, message, code = open(nil, { readonly = readonly })
+          assert.same({ "UNSUPPORTED", path .. ": " .. told }, { code, message })
+          assert.is_nil(result)
+        end
+        assert.equal(sql, query.first(db, "SELECT sql FROM sqlite_schema WHERE name = 'tidemark_progress'"))
+        assert(db:exec "DROP TABLE tidemark_progress")
+      end
+    end)
+
+    it("may only be read", function()
+      apply(batch(1, 3), insert)
+      reopen(nil, { readonly = true })
+      stands("1 2 3", "3 1")
+      local called = false
+      local result, message, code = db:apply(batch(4, 4), function()
+        called = true
+      end)
+      assert.same({ "READONLY", false }, { code, called })
+      assert.is_nil(result)
+      assert.truthy(message:find("readonly database", 1, true))
+      assert.is_false(db.database:in_transaction())
+      apply(batch(1, 3), insert) -- has it
+    end)
+
+    it("may only be read where there is no table", function()
+      path = path .. "3"
+      assert(sqlite.open(path)):close()
+      db = assert(open({ 4 }, { readonly = true }))
+      assert.same({ [4] = 0 }, db:state():snapshot())
+      assert.equal("ERROR", (select(3, db:apply(batch(1, 1, { shard = 4 }), insert))))
+    end)
+
+    it("closes with its scope", function()
+      if _VERSION == "Lua 5.3" then
+        pending "<close> came with Lua 5.4"
+        return
+      end
+      assert(load([[local handle <close> = ...]]))(db)
+      raises("closed database", db.exec, db, "SELECT 1")
+    end)
+  end)
+
+  describe("and a Follower", function()
+    local function rig(options)
+      local given = { apply = function(one)
+        return db:apply(one, insert)
+      end }
+      for name, value in pairs(options or {}) do
+        given[name] = value
+      end
+      return fake.rig(db:state(), given)
+    end
+
+    it("apply each record once over restarts", function()
+      local one = assert(rig())
+      assert.equal("live", one:feed(batch(1, 3), batch(4, 6)).state)
+      one:feed(batch(1, 2, { shard = 1 }))
+      one.follower:close()
+      reopen()
+      one = assert(rig())
+      local status = one:feed(batch(1, 3), batch(5, 8), batch(9, 9, { epoch = 4, prev_epoch = 1 }))
+      assert.same({ "live", 9, 1 }, { status.state, status.applied, status.batches_skipped })
+      assert.same({ "0 9", "1 2" }, (function()
+        one.follower:close()
+        reopen()
+        one = assert(rig())
+        one:feed()
+        return one.source.subscribed
+      end)())
+      stands("1 2 3 4 5 6 7 8 9", "9 4")
+    end)
+
+    it("know the epoch of the mark after a restart, and stop at once", function()
+      apply(batch(1, 5, { epoch = 2 }), insert)
+      for state, one in pairs {
+        fenced = batch(6, 6, { epoch = 1 }),
+        diverged = batch(6, 6, { epoch = 4, prev_epoch = 3 }),
+        corrupt = batch(6, 6, { epoch = 2, log_id = 3 }),
+      } do
+        reopen()
+        local made = assert(rig())
+        local status = made:feed(one)
+        assert.same({ state, 5 }, { status.state, status.applied })
+        assert.equal(({ fenced = "FENCED", diverged = "DIVERGED", corrupt = "FOREIGN" })[state], status.code)
+        assert.same({}, made.clock.sleeps)
+        made.follower:close()
+      end
+      reopen()
+      local made = assert(rig())
+      local status = made:feed(batch(5, 6, { epoch = 3, prev_epoch = 2 })) -- the mark inside
+      assert.same({ "diverged", "DIVERGED" }, { status.state, status.code })
+      stands("1 2 3 4 5", "5 2")
+    end)
+
+    it("try again where it is no use to stop", function()
+      local fails = 2
+      local made = assert(rig { apply = function(one)
+        return db:apply(one, function(...)
+          fails = fails - 1
+          insert(...)
+          return fails < 0 or nil, "not yet"
+        end)
+      end })
+      made.source:send(batch(1, 1))
+      made.follower:step(10)
+      assert.equal(1, made.follower:status()[0].applied)
+      stands("1", "1 1")
+    end)
+
+    it("are one per shard of a handle", function()
+      local made = assert(rig())
+      assert.equal("LOCKED", (select(3, rig())))
+      made.follower:close()
+      assert(rig()).follower:close()
+      assert(Follower.new { state = db:state(), source = fake.source(fake.clock()), apply = print }):close()
+    end)
+  end)
+
+  it("has a table as its documentation says", function()
+    local documented
+    for _, block in ipairs(markdown.blocks(markdown.read "docs/formats.md")) do
+      documented = documented or block.language == "sql" and block.text
+    end
+    assert.equal(documented, query.first(db, "SELECT sql FROM sqlite_schema WHERE name = 'tidemark_progress'") .. ";\n")
+  end)
+end)

@@ -1,0 +1,214 @@
+--- Waiting for marks as a Lua program sees it, across processes too, and the model of the hand-shake. More in C: spec/c/wait_*.c.
+
+local ReplicationState = require "tidemark.replication_state"
+local clock = require("tidemark.core").clock
+local sandbox = require "spec.support.sandbox"
+
+-- The results of a wait that has failed.
+local function failed(code, ...)
+  local result, message, got = ...
+  assert.is_nil(result)
+  assert.equal("string", type(message))
+  assert.equal(code, got)
+  return message
+end
+
+describe("wait_for", function()
+  local state
+
+  before_each(function()
+    state = ReplicationState.new { 0, 7 }
+    state:advance(7, 42)
+  end)
+
+  after_each(function()
+    state:close()
+  end)
+
+  it("is true at once for a mark that is there", function()
+    for _, seqno in ipairs { 0, 1, 41, 42, 42.0 } do
+      for _, timeout in ipairs { 0, 0.5, 1e300, math.huge } do
+        assert.equal(1, select("#", state:wait_for(7, seqno, timeout)))
+        assert.is_true(state:wait_for(7, seqno, timeout))
+      end
+      assert.is_true(state:wait_for(7, seqno))
+      assert.is_true(state:wait_for(7, seqno, nil))
+    end
+  end)
+
+  it("is over after its time, not before", function()
+    for _, timeout in ipairs { 0, 0.03, 0.15, "0.01" } do
+      local before = clock.now()
+      assert.equal("shard 7: the mark did not come to 43 in time", failed("TIMEOUT", state:wait_for(7, 43, timeout)))
+      local took = clock.now() - before
+      assert.truthy(took >= tonumber(timeout) and took < 30, took)
+    end
+  end)
+
+  it("knows the shards of the state only", function()
+    assert.equal("shard 8 is not tracked", failed("UNKNOWN_SHARD", state:wait_for(8, 0)))
+  end)
+
+  it("ends by an interrupt, also by one that came before", function()
+    assert.equal(0, select("#", state:interrupt()))
+    assert.is_true(state:wait_for(7, 42))
+    failed("INTERRUPTED", state:wait_for(7, 43))
+    failed("TIMEOUT", state:wait_for(7, 43, 0))
+  end)
+
+  it("raises on a closed state", function()
+    state:close()
+    for name, call in pairs { wait_for = { 7, 1 }, wait_any = { {} }, interrupt = {} } do
+      local ok, message = pcall(state[name], state, table.unpack(call))
+      assert.is_false(ok)
+      assert.truthy(message:find("closed ReplicationState", 1, true), message)
+    end
+  end)
+end)
+
+describe("wait_any", function()
+  local state
+
+  before_each(function()
+    state = ReplicationState.new { 0, 1, 65535 }
+    state:advance_all { [1] = 5, [65535] = math.maxinteger }
+  end)
+
+  it("gives a shard whose mark is above", function()
+    assert.equal(65535, state:wait_any { [0] = 0, [1] = 5, [65535] = math.maxinteger - 1 })
+    assert.equal(1, state:wait_any({ [1] = 4 }, 0))
+    state:advance(0, 1)
+    assert.equal(0, state:wait_any { [0] = 0, [1] = 5 })
+    assert.equal(1, select("#", state:wait_any { [0] = 0 }))
+  end)
+
+  it("is not content with a mark that stands there", function()
+    failed("TIMEOUT", state:wait_any({ [0] = 0, [1] = 5, [65535] = math.maxinteger }, 0.02))
+    failed("TIMEOUT", state:wait_any({}, 0.02))
+    failed("UNKNOWN_SHARD", state:wait_any({ [0] = 0, [2] = 0 }, 0.02))
+    state:interrupt()
+    failed("INTERRUPTED", state:wait_any { [0] = 0 })
+    state:interrupt()
+    failed("INTERRUPTED", state:wait_any {})
+  end)
+end)
+
+-- Waits for the next mark of any shard again and again and writes it, until shard 0 stands at 1000.
+local WATCH = [[
+  local state = assert(require("tidemark.replication_state").open(..., {0, 1, 2}))
+  local marks = {[0] = 0, [1] = 0, [2] = 0}
+  print "ready"
+  io.stdout:flush()
+  while marks[0] < 1000 do
+    local shard = assert(state:wait_any(marks))
+    marks[shard] = state:applied_seqno(shard)
+    print(shard, marks[shard])
+    io.stdout:flush()
+  end
+  assert(state:wait_for(0, 1000))
+]]
+
+describe("between processes", function()
+  local path, state, child
+
+  before_each(function()
+    path = sandbox.tempdir() .. "/state"
+    state = assert(ReplicationState.open(path, { 0, 1, 2 }))
+    child = sandbox.start(WATCH, path)
+    assert.equal("ready", child:read_line())
+  end)
+
+  after_each(function()
+    state:close()
+  end)
+
+  teardown(sandbox.cleanup)
+
+  it("every way to advance wakes who waits", function()
+    local advance = state:bind(1)
+    local ways = {
+      { 2, 7, function() return state:advance(2, 7) end },
+      { 1, 8, function() return advance(8) end },
+      { 0, 9, function() return state:advance_all { [0] = 9 } end },
+      { 2, 1 << 33, function() return state:advance(2, 1 << 33) end },
+    }
+    for _, way in ipairs(ways) do
+      assert.truthy(way[3]())
+      assert.equal(("%d\t%d"):format(way[1], way[2]), child:read_line())
+    end
+    assert.is_true(state:advance(0, 1000))
+    assert.equal("0\t1000", child:read_line())
+    assert.is_true(child:wait())
+  end)
+
+  it("a waiter that was killed is in nobody's way", function()
+    child:kill()
+    child:wait()
+    for seqno = 1, 1000 do
+      assert.is_true(state:advance(0, seqno))
+    end
+    assert.is_true(state:wait_for(0, 1000))
+    failed("TIMEOUT", state:wait_for(0, 1001, 0.01))
+  end)
+
+  it("a readonly state waits, too", function()
+    local reader = assert(ReplicationState.open(path, nil, { readonly = true }))
+    failed("TIMEOUT", reader:wait_for(0, 1000, 0.02))
+    local writer = sandbox.start([[assert(require("tidemark.replication_state").open(..., {})):advance(0, 1000)]], path)
+    assert.is_true(reader:wait_for(0, 1000))
+    assert.is_true(writer:wait())
+    assert.is_true(child:read_line() == "0\t1000" and child:wait())
+    reader:close()
+  end)
+end)
+
+describe("the model of the hand-shake", function()
+  -- it takes seconds and does not depend on the Lua version or a sanitizer
+  local can_run = os.execute "command -v spin >/dev/null" and _VERSION == "Lua 5.4" and not os.getenv "LD_PRELOAD"
+  local source = io.popen("pwd"):read "l" .. "/spec/models/wait.pml"
+
+  teardown(sandbox.cleanup)
+
+  -- Spin's verdict on all states of the model with these definitions.
+  local function check(definitions)
+    local pipe = io.popen(("cd '%s' && spin %s -a '%s' && cc -O0 -w -DSAFETY pan.c -o pan && ./pan 2>&1"):format(
+      sandbox.tempdir(), definitions, source))
+    local output = pipe:read "a"
+    pipe:close()
+    assert.truthy(output:find("Full statespace search", 1, true), output)
+    assert.falsy(output:find("max search depth too small", 1, true), output)
+    return tonumber(output:match "errors: (%d+)"), output
+  end
+
+  for _, right in ipairs { "", "-DKILL" } do
+    it("holds " .. right, function()
+      if not can_run then
+        pending "Spin is not installed, or it was checked in another run"
+        return
+      end
+      local errors, output = check(right)
+      assert.equal(0, errors, output)
+    end)
+  end
+
+  local file = assert(io.open(source))
+  local comment = file:read("a"):match "/%*(.-)%*/"
+  file:close()
+  local mutants = 0
+  for mutant in comment:gmatch "\n %*     ([%u_]+) " do
+    mutants = mutants + 1
+    it("does not hold with " .. mutant, function()
+      if not can_run then
+        pending "Spin is not installed, or it was checked in another run"
+        return
+      end
+      local errors, output = check("-D" .. mutant)
+      assert.equal(1, errors, output)
+      assert.truthy(output:find("invalid end state", 1, true), output)
+    end)
+  end
+
+  it("has mutants", function()
+    assert.equal(9, mutants)
+  end)
+end)
