@@ -133,7 +133,12 @@ test: deps
 
 # ---- the demo: INPUT=your.jsonl KEY=field does it with your own data ----
 
-demo: deps all
+# a make of its own, which sees what deps has installed
+demo: deps
+	@$(MAKE) --no-print-directory run-demo
+
+.PHONY: run-demo
+run-demo: all
 	@$(SPEC_ENV) LUA_PATH_$(under)='examples/quakes/?.lua;lua/?.lua;lua/?/init.lua;;' lua$(LUA) examples/quakes/demo.lua $(if $(INPUT),'$(INPUT)' '$(KEY)')
 
 # ---- benchmarks ----

@@ -69,7 +69,7 @@ static void leave_a_mess(void) {
     abandon(wal);
     put_bytes(segment_path(5, last + 1), 0, "TMWB", 4);
     wal = open_log_or_stop(4 * SEGMENT_BYTES, 1); /* removes that segment, and dies again with a mess */
-    (void)log_append(wal, 2); /* at the head, with a torn one behind it */
+    (void)log_append(wal, 2);                     /* at the head, with a torn one behind it */
     (void)log_sync(wal);
     (void)log_append(wal, 1);
     fd = wal->shards[1].file->fd;

@@ -130,7 +130,7 @@ end
 
 local function has_caught_up(status)
   for _, shard in pairs(status) do
-    if shard.state == "catching_up" or shard.state == "live" and shard.lag ~= 0 then
+    if shard.state == "catching_up" or shard.state == "live" and (not shard.lag or shard.lag > 0) then
       return false
     end
   end
@@ -164,6 +164,10 @@ local function report(follower, sink)
     local entry = status[shard]
     if entry.state ~= "live" and entry.state ~= "catching_up" then
       stopped[#stopped + 1] = ("shard %d has stopped, %s: %s"):format(shard, entry.state, advice(entry.error, entry.code))
+    elseif entry.lag and entry.lag < 0 then
+      local warning = "tidemark: shard %d: applied up to %d, but the log's head is %d: it has lost records, or nobody has opened it for "
+        .. "writing since the machine went down\n"
+      io.stderr:write(warning:format(shard, entry.applied, entry.head))
     end
   end
   io.stderr:write(("%s; %d batches in this run, %d skipped\n"):format(progress_line(status), batches, skipped))
