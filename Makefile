@@ -202,7 +202,7 @@ lint:
 	@for cc in gcc clang; do for lua in 5.4 5.3; do \
 	    $(MAKE) --no-print-directory all programs benches CC=$$cc LUA=$$lua BUILD=build/lint-$$cc-$$lua CFLAGS='-O2 -Werror' || exit 1; \
 	done; done
-	cppcheck --quiet --std=c11 --error-exitcode=1 --enable=warning,portability -UTIDEMARK_ALLOC_H \
+	cppcheck --quiet --std=c11 --error-exitcode=1 --enable=warning,portability -UTIDEMARK_ALLOC_H -UTIDEMARK_FUTEX_H \
 	    --suppress=ctuuninitvar -Icsrc/include csrc
 	@for module in core sqlite; do \
 	    ! nm -D --defined-only build/lint-gcc-5.4/lua5.4/tidemark/$$module.so | grep -v ' luaopen_' || { echo "$$module.so exports more than luaopen_"; exit 1; }; \
