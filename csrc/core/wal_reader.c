@@ -4,6 +4,7 @@
  */
 #define _XOPEN_SOURCE 700 /* nanosleep */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <time.h>
@@ -85,6 +86,28 @@ static int next_segment(struct tidemark_wal_reader *reader, bool opened, const c
 
 /* ---- opening ---- */
 
+/* Whether two calls of stat have succeeded and told of the same file. */
+static bool is_same(int result, const struct stat *status, int other_result, const struct stat *other) {
+    return result == 0 && other_result == 0 && status->st_dev == other->st_dev && status->st_ino == other->st_ino;
+}
+
+/* Whether the heads, which are opened by path, belong to the segments, which are read from the directory that is open:
+ * 0, or EREPLACED where another directory has its name now, or another segment that of one from which batches were
+ * read. (One without a batch may be made anew by the next writer.) */
+static int check_place(const struct tidemark_wal_reader *reader, tidemark_error *error) {
+    const struct tidemark_cursor *cursor = &reader->cursor;
+    struct stat ours, there;
+    bool replaced = !is_same(cursor->io->fstat(cursor->directory, &ours), &ours,
+                             cursor->io->fstatat(AT_FDCWD, reader->log.path, &there, 0), &there);
+    if (!replaced && cursor->fd >= 0 && cursor->offset > 0) {
+        int found = cursor->io->fstatat(cursor->directory, cursor->name, &there, AT_SYMLINK_NOFOLLOW);
+        replaced = found == 0 && !is_same(cursor->io->fstat(cursor->fd, &ours), &ours, found, &there);
+    }
+    if (!replaced) return 0;
+    return tidemark_fail(error, TIDEMARK_EREPLACED, "%s: was replaced since it was opened: open a new reader",
+                         reader->log.path);
+}
+
 static int open_heads(struct tidemark_wal_reader *reader, tidemark_error *error) {
     tidemark_state *heads;
     struct tidemark_log_identity identity;
@@ -99,6 +122,7 @@ static int open_heads(struct tidemark_wal_reader *reader, tidemark_error *error)
     if (result == 0 && reader->cursor.log_id != 0 && identity.log_id != reader->cursor.log_id)
         result = tidemark_fail(error, TIDEMARK_EFOREIGN,
                                "%s: another log has taken the place of the one that was read here", reader->log.path);
+    if (result == 0) result = check_place(reader, error);
     if (result < 0) {
         tidemark_state_release(heads);
         return result;

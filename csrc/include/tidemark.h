@@ -354,8 +354,9 @@ TIDEMARK_API int tidemark_wal_reader_open(const char *directory, uint32_t shard,
                                           tidemark_wal_reader **reader, tidemark_error *error);
 
 /* Waits until the next batch is durable, for `timeout` seconds at most (0: does not wait; negative: for ever), and
- * gives its header. Blocks the OS thread. ETIMEOUT; EEND in an archive; EPRUNED; ECORRUPT, EFOREIGN with file and
- * offset; EINTR does not end it. */
+ * gives its header. Blocks the OS thread. ETIMEOUT; EEND in an archive; EPRUNED; EREPLACED where another directory or
+ * segment has taken the place of the one that is read, for a new reader; ECORRUPT, EFOREIGN with file and offset; EINTR
+ * does not end it. */
 TIDEMARK_API int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidemark_batch *batch,
                                           tidemark_error *error);
 
