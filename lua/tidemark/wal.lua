@@ -33,6 +33,20 @@ end
 local Source = {}
 Source.__index = Source
 
+-- Whether the log whose heads these are is complete: true, or nil, message, code. A writer that makes a log adds its shards and only then
+-- names it, in a note.
+local function check_made(heads, directory)
+  for _, shard in ipairs(heads:shards()) do
+    local note, message, code = heads:note(shard)
+    if note then
+      return true
+    elseif code then
+      return nil, message, code
+    end
+  end
+  return nil, directory .. ": there is no log in it yet: its writer is just making it, or was cut off as it did", "NOT_FOUND"
+end
+
 --- The log in `directory` as the source of a follower.
 ---@param directory string
 ---@return tidemark.WalSource? source
@@ -42,6 +56,12 @@ function Wal.source(directory)
   check_directory("source", directory)
   local heads, message, code = Wal.heads(directory)
   if not heads then
+    return nil, message, code
+  end
+  local made
+  made, message, code = check_made(heads, directory)
+  if not made then
+    heads:close()
     return nil, message, code
   end
   return setmetatable({ directory = directory, heads = heads, looked_at = core.clock.now() }, Source)

@@ -45,15 +45,15 @@ end
 
 -- The shards of the log that is there, nil if there is none; or nil, message, code.
 local function shards_there(directory)
-  local heads, message, code = Wal.heads(directory)
+  local source, message, code = Wal.source(directory) -- unlike Wal.heads it does not give a log that is not made to its end
   if code == "NOT_FOUND" then
     return nil
-  elseif not heads then
+  elseif not source then
     return nil, message, code
   end
-  local shards = heads:shards()
-  heads:close()
-  return #shards > 0 and shards or nil -- none: its maker was killed before it was one
+  local shards = source:shards()
+  source:close()
+  return shards
 end
 
 local function shards_wanted(options)
@@ -217,8 +217,15 @@ return function(options)
   if shards then
     wal, message, code = Wal.open(options.dir, { shards = shards, epoch = options.epoch })
   end
-  if not wal then
-    return 1, message, code
+  local source, message, code = Wal.source(directory) -- unlike Wal.heads it does not give a log that is not made to its end
+  if code == "NOT_FOUND" then
+    return nil
+  elseif not source then
+    return nil, message, code
+  end
+  local shards = source:shards()
+  source:close()
+  return shards
   end
   for _, note in ipairs(wal:recovery()) do
     io.stderr:write("recovered: ", note, "\n")
