@@ -17,16 +17,17 @@ static int verify_shard(struct tidemark_scan *scan, const struct tidemark_segmen
     struct tidemark_cursor *cursor = &scan->cursor;
     struct tidemark_tail tail;
     struct stat status;
-    bool begun = false;
     cursor->shard = segments[0].shard;
     cursor->epoch = 0;
     int64_t head = heads != NULL ? tidemark_state_applied_seqno(heads, cursor->shard) : 0;
     if (head < 0) head = 0;
     for (size_t i = 0; i < count; i++) {
         int result = tidemark_scan_open(scan, segments[i].first_seqno, error);
-        if (result == TIDEMARK_ENOT_FOUND && !begun) continue; /* pruned since it was listed */
+        if (result == TIDEMARK_ENOT_FOUND) { /* removed since it was listed: what the next one follows is not known */
+            cursor->epoch = 0;
+            continue;
+        }
         if (result < 0) return result;
-        begun = true;
         result = tidemark_scan_tail(scan, head, i + 1 < count ? segments[i + 1].first_seqno : 0, &tail, error);
         report->segments++;
         report->batches += tail.batches;

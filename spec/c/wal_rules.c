@@ -300,6 +300,27 @@ static void removed_while_it_is_looked_for(void) {
     CHECK_INT(tidemark_wal_reader_open_io(&removing, directory, 1, 0, 0, &reader, &failure), TIDEMARK_EPRUNED);
 }
 
+/* Opening this segment lets another process remove it first, and it is not the first one that verify has read. */
+static char pruned_name[TIDEMARK_SEGMENT_NAME];
+
+static int pruning_openat(int at, const char *name, int flags, mode_t mode) {
+    if (strcmp(name, pruned_name) == 0) (void)unlinkat(at, name, 0);
+    return fault_openat(at, name, flags, mode);
+}
+
+static void pruned_while_it_is_verified(void) {
+    struct tidemark_io pruning = fault_io;
+    int64_t firsts[64];
+    tidemark_wal_report report;
+    pruning.openat = pruning_openat;
+    make_log(20);
+    size_t count = find_segments(1, firsts, 64);
+    CHECK(count > 3);
+    tidemark_segment_name((struct tidemark_segment){1, firsts[1]}, pruned_name);
+    CHECK_INT(tidemark_wal_verify_io(&pruning, directory, &report, &failure), 0);
+    CHECK_INT(report.segments, 3 * count - 1);
+}
+
 /* In another process: reads all that becomes durable while the parent rotates and prunes behind it. */
 static void follow(void) {
     int code;
@@ -419,6 +440,7 @@ int main(void) {
     RUN_LOG(the_segment_of_the_head_stays);
     RUN_LOG(readers_wait_for_the_sync);
     RUN_LOG(removed_while_it_is_looked_for);
+    RUN_LOG(pruned_while_it_is_verified);
     RUN_LOG(a_reader_beside_the_writer);
     RUN_LOG(a_reader_and_new_heads);
     RUN_LOG(all_shards);
