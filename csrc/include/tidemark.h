@@ -343,7 +343,7 @@ TIDEMARK_API int tidemark_wal_verify(const char *directory, tidemark_wal_report 
 
 /* ---- reading the log ---- */
 
-/* A reader of one shard, in any process. One thread at a time. Holds no batch and two or three descriptors. */
+/* A reader of one shard, in any process. One thread at a time. Holds no batch and up to five descriptors. */
 typedef struct tidemark_wal_reader tidemark_wal_reader;
 
 #define TIDEMARK_READ_ARCHIVE 1u /* the log has no `heads`: read to the last whole batch, then EEND */

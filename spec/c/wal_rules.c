@@ -267,6 +267,18 @@ static void the_segment_of_the_head_stays(void) {
     CHECK_INT(tidemark_wal_close(wal, &failure), 0);
 }
 
+/* As the header says. */
+static void descriptors_of_a_reader(void) {
+    int code;
+    make_log(1);
+    int before = fault->descriptors;
+    tidemark_wal_reader *reader = open_reader(0, &code);
+    CHECK_INT(next(reader), 1);
+    CHECK_INT(fault->descriptors - before, 5);
+    tidemark_wal_reader_close(reader);
+    CHECK_INT(fault->descriptors, before);
+}
+
 static void readers_wait_for_the_sync(void) {
     int code;
     tidemark_wal *wal = open_log_or_stop(0, 1);
@@ -438,6 +450,7 @@ int main(void) {
     RUN_LOG(what_is_no_log);
     RUN_LOG(pruned);
     RUN_LOG(the_segment_of_the_head_stays);
+    RUN_LOG(descriptors_of_a_reader);
     RUN_LOG(readers_wait_for_the_sync);
     RUN_LOG(removed_while_it_is_looked_for);
     RUN_LOG(pruned_while_it_is_verified);
