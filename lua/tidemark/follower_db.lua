@@ -11,7 +11,7 @@ local protected = require "tidemark.protected"
 local sqlite = require "tidemark.sqlite"
 
 local VERSION = "1" -- stands in the table's own text, which SQLite keeps
-local FIND_TABLE = "SELECT sql FROM sqlite_schema WHERE name = 'tidemark_progress'"
+local FIND_TABLE = "SELECT sql FROM sqlite_schema WHERE name = 'tidemark_progress' COLLATE NOCASE"
 local CREATE_TABLE = [[
 CREATE TABLE IF NOT EXISTS tidemark_progress ( -- version 1
   shard INTEGER PRIMARY KEY CHECK (shard BETWEEN 0 AND 65535),
