@@ -7,7 +7,7 @@
  *     RELAXED_RELEASE   dropping a reference does not release
  *     RELAXED_FREE      dropping the last one does not acquire
  */
-#define _XOPEN_SOURCE 700 /* barriers */
+#define _GNU_SOURCE /* barriers, and syscall in futex.h */
 #include <stdatomic.h>
 
 #if defined RELAXED_READ || defined RELAXED_STALE
