@@ -56,7 +56,7 @@ function Wal.source(directory)
   check_directory("source", directory)
   local heads, message, code = Wal.heads(directory)
   if not heads then
-    return nil, message, code
+    return nil, code == "NOT_FOUND" and directory .. ": there is no log" or message, code
   end
   local made
   made, message, code = check_made(heads, directory)

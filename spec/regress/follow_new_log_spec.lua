@@ -14,7 +14,7 @@ describe("tidemark follow of a log that is just being made", function()
       local file = directory .. "/followed"
       local result = command_line.run("follow", directory, option, file, option == "--state" and "--print" or nil)
       assert.equal(1, result.code)
-      assert.truthy(result.err:find("the log has no shards yet", 1, true), result.err)
+      assert.truthy(result.err:find("there is no log", 1, true), result.err)
       assert.is_nil(result.err:find("traceback", 1, true))
       assert.is_nil(io.open(file))
     end

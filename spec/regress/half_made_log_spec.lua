@@ -48,7 +48,7 @@ for _, shards in ipairs { {}, { 0, 1 } } do
     it("is told by follow", function()
       local ok, output = tidemark "follow LOG --state LOG.marks --print --once"
       assert.is_false(ok)
-      assert.equal(("tidemark: %s: there is no log in it yet: its writer is just making it, or was cut off as it did\n"):format(directory),
+      assert.equal(("tidemark: %s: there is no log in it yet: its writer is just making it, or was cut off as it did (NOT_FOUND)\n"):format(directory),
         output)
     end)
   end)

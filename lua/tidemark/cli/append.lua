@@ -217,15 +217,11 @@ return function(options)
   if shards then
     wal, message, code = Wal.open(options.dir, { shards = shards, epoch = options.epoch })
   end
-  local source, message, code = Wal.source(directory) -- unlike Wal.heads it does not give a log that is not made to its end
-  if code == "NOT_FOUND" then
-    return nil
-  elseif not source then
-    return nil, message, code
+  if wal then -- those of the log, for another writer may have begun to make it, with more
+    shards, message, code = shards_there(options.dir)
   end
-  local shards = source:shards()
-  source:close()
-  return shards
+  if not wal or not shards then
+    return 1, message, code
   end
   for _, note in ipairs(wal:recovery()) do
     io.stderr:write("recovered: ", note, "\n")

@@ -217,11 +217,7 @@ return function(options)
   signals.take()
   local source, message, code = Wal.source(options.dir) -- first: without a log nothing is made
   if not source then
-    return 1, code == "NOT_FOUND" and options.dir .. ": there is no log" or message, code
-  end
-  if #source:shards() == 0 then
-    source:close()
-    return 1, options.dir .. ": the log has no shards yet, its writer is just making it: start again"
+    return 1, message, code
   end
   local sink
   local progress = terminal.progress()
