@@ -244,28 +244,40 @@ describe("an SQLite connection", function()
     end)
 
     it("may be used and closed by finalizers at any moment", function()
-      local columns = ("hex(zeroblob(20000)),"):rep(20) .. "1"
-      local query_rows = "WITH RECURSIVE c(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM c) SELECT i," .. columns .. " FROM c"
-      for _ = 1, 20 do
-        local handle = assert(sqlite.open(path))
-        raises("these rows or their database are closed", function()
-          local iterator = assert(handle:rows(query_rows))
-          setmetatable({}, { __gc = function() handle:close() end })
-          for _ in iterator do end -- luacheck: ignore
-        end)
-        raises("closed database", function()
-          handle = assert(sqlite.open(path))
-          setmetatable({}, { __gc = function() handle:close() end })
-          while true do
-            assert(handle:rows "SELECT 1")
-          end
-        end)
-      end
-      for i = 1, 2000 do
-        assert(db:rows "SELECT 1") -- reset by the collector, maybe while the next message is made
-        local _, message = db:exec("SELECT * FROM missing" .. i)
-        assert.equal(("%s: no such table: missing%d"):format(path, i), message)
-      end
+      -- in a process of its own, whose heap is small: here it would be long before the collector comes round
+      local ok, output = sandbox.lua([[
+        local sqlite = require "tidemark.sqlite"
+        local path = ...
+        local function raises(text, f)
+          local returned, message = pcall(f)
+          assert(not returned and message:find(text, 1, true), message)
+        end
+        local columns = ("hex(zeroblob(20000)),"):rep(20) .. "1"
+        local query_rows = "WITH RECURSIVE c(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM c) SELECT i," .. columns .. " FROM c"
+        for _ = 1, 20 do
+          local handle = assert(sqlite.open(path))
+          raises("these rows or their database are closed", function()
+            local iterator = assert(handle:rows(query_rows))
+            setmetatable({}, { __gc = function() handle:close() end })
+            for _ in iterator do end
+          end)
+          raises("closed database", function()
+            handle = assert(sqlite.open(path))
+            setmetatable({}, { __gc = function() handle:close() end })
+            while true do
+              assert(handle:rows "SELECT 1")
+            end
+          end)
+        end
+        local db = assert(sqlite.open(path))
+        for i = 1, 2000 do
+          assert(db:rows "SELECT 1") -- reset by the collector, maybe while the next message is made
+          local _, message = db:exec("SELECT * FROM missing" .. i)
+          assert(message == ("%s: no such table: missing%d"):format(path, i), message)
+        end
+        print "done"
+      ]], path)
+      assert.same({ true, "done\n" }, { ok, output })
     end)
 
     it("and its iterators end with the interpreter in any order", function()
