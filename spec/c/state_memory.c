@@ -50,6 +50,7 @@ static void counting_free(void *block) {
 #include "../../csrc/core/notes.c"
 #include "../../csrc/core/state.c"
 #include "../../csrc/core/state_file.c"
+#include "../../csrc/core/state_save.c"
 #include "../../csrc/core/wait.c"
 
 #include "check.h"
