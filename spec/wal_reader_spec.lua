@@ -136,12 +136,15 @@ describe("a reader", function()
     assert.error_matches(function()
       Wal.reader(directory, 0, math.maxinteger)
     end, "no seqno is after 9223372036854775807")
-    for _, name in ipairs { "heads", "source" } do
-      for _, wrong in ipairs { {}, 1, false } do
-        assert.error_matches(function()
-          Wal[name](wrong)
-        end, "bad argument #1 to '" .. name)
-      end
+    for _, wrong in ipairs { {}, 1, false } do
+      assert.error_matches(function()
+        Wal.heads(wrong)
+      end, "bad argument #1 to 'heads'")
+    end
+    for _, wrong in ipairs { {}, "", false } do
+      assert.error_matches(function()
+        Wal.source(wrong)
+      end, "bad argument #1 to 'source'")
     end
   end)
 
