@@ -19,6 +19,7 @@
 #include "alloc.h"
 #include "error.h"
 #include "state_save.h"
+#include "wait.h"
 
 static int lock(const struct tidemark_file *file, int fd, short type, off_t byte, bool wait) {
     return tidemark_io_lock(file->io, fd, type, byte, wait);
@@ -291,6 +292,7 @@ static int state_of_checkpoint(const struct tidemark_checkpoint *checkpoint, tid
     tidemark_free(shards);
     if (result < 0) return result;
     (void)tidemark_state_advance_all(made, checkpoint->marks, checkpoint->count, NULL);
+    tidemark_state_wake_always(made); /* nobody will advance it: there is nothing to look for */
     tidemark_state_release(*state);
     *state = made;
     return 0;
@@ -346,7 +348,7 @@ int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const
         state->slots = file->live->slots;
         state->present = file->live->present;
         state->followed = (void *)(state + 1);
-        if (!readonly) state->event = &file->live->event;
+        state->event = &file->live->event;
     }
     state->readonly = readonly;
     state->file = file;
