@@ -31,6 +31,7 @@
 #include "error.h"
 #include "futex.h"
 #include "state.h"
+#include "watch.h"
 
 #define SLICE          0.1 /* seconds */
 #define LONGEST_PAUSE  0.005
@@ -48,9 +49,10 @@ static void wake_all(const tidemark_state *state) {
     tidemark_futex_wake(state->event, state->event != &state->own_event);
 }
 
-void tidemark_state_wake(const tidemark_state *state, struct tidemark_slot *slot) {
-    atomic_store(&slot->waiter, 0);
-    wake_all(state);
+void tidemark_state_wake(tidemark_state *state, struct tidemark_slot *slot) {
+    uint32_t flags = atomic_fetch_and(&slot->waiter, ~TIDEMARK_MAY_SLEEP);
+    if ((flags & ~TIDEMARK_WATCHED) != 0) wake_all(state);
+    if ((flags & TIDEMARK_WATCHED) != 0) tidemark_watches_wake(state, slot);
 }
 
 /* Whether the wait that began when `met` interrupts had ended others is interrupted. All that had begun are; the first
@@ -79,7 +81,7 @@ static int wait_above(tidemark_state *state, const tidemark_mark *marks, size_t 
     for (bool looked = false;; looked = true) { /* the first look sets no flag: it may not come to a sleep */
         uint32_t event = atomic_load(state->event);
         for (size_t i = 0; looked && !state->readonly && i < count; i++)
-            atomic_store(&tidemark_state_slot(state, marks[i].shard)->waiter, 1);
+            (void)atomic_fetch_or(&tidemark_state_slot(state, marks[i].shard)->waiter, TIDEMARK_MAY_SLEEP);
         const tidemark_mark *found = find_above(state, marks, count);
         if (found != NULL) {
             *shard = found->shard;

@@ -51,6 +51,7 @@ static void counting_free(void *block) {
 #include "../../csrc/core/state.c"
 #include "../../csrc/core/state_file.c"
 #include "../../csrc/core/wait.c"
+#include "../../csrc/core/watch.c"
 
 #include "check.h"
 
