@@ -100,6 +100,10 @@ $(BUILD)/lua$(LUA)/spec/%: $(BUILD)/lua$(LUA)/spec/%.o $(MODULE_OBJECTS)
 $(addprefix $(BUILD)/spec/,state_memory wait_handshake wait_stress_threads): $(BUILD)/spec/%: $(BUILD)/spec/%.o
 	$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ -pthread
 
+# these include one, and take the others from the archive
+$(addprefix $(BUILD)/spec/,watch watch_pipe): $(BUILD)/spec/%: $(BUILD)/spec/%.o $(BUILD)/libtidemark.a
+	$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ -pthread
+
 $(BUILD)/spec/%: $(BUILD)/spec/%.o $(BUILD)/libtidemark.a
 	$(CC) $(CFLAGS) $(LDFLAGS) $< $(LIB_OBJECTS) -o $@ -pthread
 
