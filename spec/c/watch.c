@@ -3,7 +3,29 @@
  * between threads: watch_threads. */
 #define _GNU_SOURCE
 #include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
+
+/* Something is done just before one of the steps of watch.c: its atomic operations and what it does with its lock. */
+static long steps_left = -1; /* below 0: nothing is to be done */
+static void (*at_step)(void);
+
+static void step(void) {
+    if (steps_left < 0 || steps_left-- > 0) return;
+    at_step();
+}
+
+#undef atomic_load
+#undef atomic_store
+#undef atomic_fetch_or
+#undef atomic_fetch_and
+#define atomic_load(object)             (step(), atomic_load_explicit(object, memory_order_seq_cst))
+#define atomic_store(object, value)     (step(), atomic_store_explicit(object, value, memory_order_seq_cst))
+#define atomic_fetch_or(object, value)  (step(), atomic_fetch_or_explicit(object, value, memory_order_seq_cst))
+#define atomic_fetch_and(object, value) (step(), atomic_fetch_and_explicit(object, value, memory_order_seq_cst))
+#define pthread_mutex_lock(lock)        (step(), pthread_mutex_lock(lock))
+#define pthread_mutex_unlock(lock)      (step(), pthread_mutex_unlock(lock))
 
 #include "../../csrc/core/watch.c"
 
@@ -112,6 +134,94 @@ static void test_many(void) {
     tidemark_state_release(state);
 }
 
+/* ---- what another thread does meanwhile, at any step ---- */
+
+static bool took_the_lock; /* it came to the lock, and does what it does there afterwards */
+
+/* Another thread's advance to 10, up to the lock. */
+static void advance_to_10(void) {
+    struct tidemark_slot *slot = tidemark_state_slot(state, 0);
+    CHECK(tidemark_slot_advance(slot, 10));
+    took_the_lock = (flags(0) & TIDEMARK_WATCHED) != 0 && atomic_load(&slot->watched) <= 10;
+}
+
+/* How the shard was before matters: never watched; watched in vain; watched for a higher or a lower seqno. */
+static void test_an_advance_at_every_step(void) {
+    static const int64_t others[] = {0, 3, 100, 7};
+    for (int before = 0; before < 4; before++) {
+        bool reached = true; /* there is an nth step */
+        for (long n = 0; reached; n++) {
+            begin();
+            tidemark_watch *other = watch(0, others[before]), *seen = watch(0, 8);
+            if (before > 0) (void)fd_of(other);
+            advance(0, 5);
+            took_the_lock = false;
+            at_step = advance_to_10;
+            steps_left = n;
+            int fd = fd_of(seen);
+            reached = steps_left < 0;
+            steps_left = -1;
+            if (reached) {
+                if (took_the_lock) tidemark_watches_wake(state, tidemark_state_slot(state, 0));
+                CHECK_INT(tidemark_state_applied_seqno(state, 0), 10);
+                CHECK(readable(fd));
+                CHECK(before == 0 || readable(fd_of(other)) == (others[before] <= 10));
+            }
+            tidemark_watch_close(seen);
+            tidemark_watch_close(other);
+            tidemark_state_release(state);
+            CHECK(reached || n >= 7);
+            if (n > 100) abort();
+        }
+    }
+}
+
+static tidemark_watch *newcomer;
+static bool waits_for_the_lock;
+
+/* Another thread's watch of 12, where the lock is free. */
+static void watch_12(void) {
+    pthread_mutex_t *lock = &atomic_load(&state->watches)->lock;
+    waits_for_the_lock = pthread_mutex_trylock(lock) != 0;
+    if (waits_for_the_lock) return;
+    (void)pthread_mutex_unlock(lock);
+    (void)fd_of(newcomer);
+}
+
+static void test_a_watch_at_every_step_of_an_advance(void) {
+    for (int far = 0; far < 2; far++) {
+        bool reached = true; /* there is an nth step */
+        for (long n = 0; reached; n++) {
+            begin();
+            newcomer = watch(0, 12);
+            tidemark_watch *near = watch(0, 10), *other = watch(0, far ? 100 : 4);
+            (void)fd_of(near);
+            (void)fd_of(other);
+            CHECK(tidemark_slot_advance(tidemark_state_slot(state, 0), 10));
+            waits_for_the_lock = true;
+            at_step = watch_12;
+            steps_left = n;
+            tidemark_watches_wake(state, tidemark_state_slot(state, 0));
+            reached = steps_left < 0;
+            steps_left = -1;
+            if (reached) {
+                CHECK(readable(fd_of(near)));
+                int fd = fd_of(newcomer);
+                CHECK(!readable(fd));
+                advance(0, 12);
+                CHECK(readable(fd));
+                CHECK(readable(fd_of(other)) == !far);
+            }
+            tidemark_watch_close(near);
+            tidemark_watch_close(other);
+            tidemark_watch_close(newcomer);
+            tidemark_state_release(state);
+            CHECK(reached || n >= 7);
+            if (n > 100) abort();
+        }
+    }
+}
+
 /* ---- what is paid ---- */
 
 static void *advance_to(void *seqno) {
@@ -157,7 +267,7 @@ static void test_what_an_advance_pays(void) {
     uint32_t event = atomic_load(state->event);
     advance_without_lock(1);
     advance_without_lock(999);
-    tidemark_watch *near = watch(0, 500), *nearer = watch(0, 1001), *other = watch(1, 7);
+    tidemark_watch *near = watch(0, 500), *nearer = watch(0, 1005), *other = watch(1, 7);
     (void)fd_of(near); /* there already */
     (void)fd_of(nearer);
     (void)fd_of(other);
@@ -166,17 +276,18 @@ static void test_what_an_advance_pays(void) {
     CHECK_INT(atomic_load(state->event), event); /* nobody slept */
     CHECK_INT(flags(0), TIDEMARK_WATCHED);
     CHECK(!readable(fd_of(nearer)));
-    advance_by_lock(1001);
+    advance_without_lock(1004);
+    advance_by_lock(1005);
     CHECK(readable(fd_of(nearer)));
     CHECK_INT(flags(0), 0);
-    advance_without_lock(1002);
+    advance_without_lock(1006);
     /* one that was closed costs one advance */
-    tidemark_watch *closed = watch(0, 1003);
+    tidemark_watch *closed = watch(0, 1007);
     (void)fd_of(closed);
     tidemark_watch_close(closed);
-    advance_by_lock(1003);
+    advance_by_lock(1007);
     CHECK_INT(flags(0), 0);
-    advance_without_lock(1004);
+    advance_without_lock(1008);
     CHECK_INT(flags(1), TIDEMARK_WATCHED);
     tidemark_watch_close(far);
     tidemark_watch_close(near);
@@ -367,6 +478,8 @@ int main(void) {
     make_directory();
     RUN_EMPTY(test_there_one_short_and_beyond);
     RUN_EMPTY(test_many);
+    RUN_EMPTY(test_an_advance_at_every_step);
+    RUN_EMPTY(test_a_watch_at_every_step_of_an_advance);
     RUN_EMPTY(test_what_an_advance_pays);
     RUN_EMPTY(test_beside_a_sleeper);
     RUN_EMPTY(test_advance_all);
