@@ -6,7 +6,7 @@
  *     ------                               ------------
  *  1. reads the event                      a. exchanges the mark
  *  2. sets the flag                        b. reads the flag; done if it is not set
- *  3. reads the mark; done if it is there  c. clears the flag
+ *  3. reads the mark; done if it is there  c. clears the flag; done if another one did
  *  4. sleeps while the event is as read    d. changes the event
  *  5. goes to 1                            e. wakes all
  *

@@ -96,7 +96,11 @@ proctype advancer(byte seqno) {
 #endif
     fi;
 #ifndef CLEAR_LATE
-    flag = false;                                            /* c */
+    atomic { is_set = flag; flag = false };                  /* c */
+    if
+    :: is_set
+    :: else -> goto done                                     /* another one has, and does the rest */
+    fi;
 #endif
 #if defined KILL || defined KILL_NO_SLICE
     if
