@@ -6,7 +6,7 @@
  *     ------                               ------------
  *  1. reads the event                      a. exchanges the mark
  *  2. sets the flag                        b. reads the flags; done if none is set
- *  3. reads the mark; done if it is there  c. clears the flag
+ *  3. reads the mark; done if it is there  c. clears the flag; done if another one did
  *  4. sleeps while the event is as read    d. changes the event
  *  5. goes to 1                            e. wakes all
  *
@@ -33,6 +33,7 @@
 #include "error.h"
 #include "futex.h"
 #include "state.h"
+#include "watch.h"
 
 #define SLICE          0.1 /* seconds */
 #define LONGEST_PAUSE  0.005
@@ -55,9 +56,10 @@ static void wake_all(const tidemark_state *state) {
     tidemark_futex_wake(state->event, is_shared(state));
 }
 
-void tidemark_state_wake(const tidemark_state *state, struct tidemark_slot *slot) {
-    (void)atomic_fetch_and(&slot->waiter, ~TIDEMARK_MAY_SLEEP);
-    wake_all(state);
+void tidemark_state_wake(tidemark_state *state, struct tidemark_slot *slot) {
+    uint32_t flags = atomic_fetch_and(&slot->waiter, ~TIDEMARK_MAY_SLEEP);
+    if ((flags & ~TIDEMARK_WATCHED) != 0) wake_all(state);
+    if ((flags & TIDEMARK_WATCHED) != 0) tidemark_watches_wake(state, slot);
 }
 
 void tidemark_state_wake_always(tidemark_state *state) {

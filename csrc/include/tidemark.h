@@ -6,7 +6,8 @@
  * thread and process that opens the same path (tidemark_state_open).
  *
  * Threads. A state may be used from any number of threads at once, without locks; only its last reference must
- * not be in use elsewhere while it is released. No function prints, exits, longjmps or handles a signal.
+ * not be in use elsewhere while it is released. No function prints, exits, longjmps or handles a signal, and none but
+ * tidemark_state_interrupt may be called from a signal handler.
  *
  * Memory order. A mark changes only by a compare-and-exchange that acquires and releases, and reading it acquires. So
  * who reads a mark >= m sees everything that a thread wrote before its advance to m that returned 1. An advance that
@@ -34,7 +35,7 @@ extern "C" {
 #define TIDEMARK_VERSION "0.1.0"
 
 /* Changes with the layout of a state in memory. States pass only between builds of the same ABI. */
-#define TIDEMARK_ABI 2
+#define TIDEMARK_ABI 3
 
 #define TIDEMARK_SHARD_MAX 65535
 #define TIDEMARK_SEQNO_MAX INT64_MAX
@@ -160,6 +161,31 @@ TIDEMARK_API int tidemark_state_wait_any(tidemark_state *state, const tidemark_m
 /* Ends the waits of this process that go on through `state`, with EINTERRUPTED; if there is none, the next one that
  * would sleep, so that no interrupt is lost which comes just before a wait. May be called from a signal handler. */
 TIDEMARK_API void tidemark_state_interrupt(tidemark_state *state);
+
+/* ---- watching marks, for event loops ---- */
+
+/* A mark that somebody waits for without blocking. One thread at a time, whatever threads advance. */
+typedef struct tidemark_watch tidemark_watch;
+
+/* A watch for the mark of `shard` to be `seqno` or above; it holds a reference to the state until it is closed. EINVAL,
+ * EUNKNOWN_SHARD, ENOMEM. */
+TIDEMARK_API int tidemark_state_watch(tidemark_state *state, uint32_t shard, int64_t seqno, tidemark_watch **watch,
+                                      tidemark_error *error);
+
+/* 1 if the mark is there, and then for ever, else 0. Never blocks, for every kind of state. Where it gives 1, what was
+ * written before the advance is seen. */
+TIDEMARK_API int tidemark_watch_ready(const tidemark_watch *watch);
+
+/* A descriptor that is readable once the mark is there, and stays so: for poll, epoll or a loop made of them. The first
+ * call makes it, later ones give the same. It is the watch's: do not read, write or close it, and take it out of the
+ * loop before tidemark_watch_close. Ask tidemark_watch_ready as well before you use what the advance has published.
+ * EUNSUPPORTED for a state with files, where another process may advance; EFORKED in a child for one that its parent
+ * made, which the child's advances do not make readable; ENOMEM; EIO where there are no descriptors left. An advance
+ * takes a lock only where it reaches the seqno of a watch with a descriptor. */
+TIDEMARK_API int tidemark_watch_fd(tidemark_watch *watch, tidemark_error *error);
+
+/* Closes the descriptor and drops the reference. NULL is let pass. */
+TIDEMARK_API void tidemark_watch_close(tidemark_watch *watch);
 
 /* ---- checkpoint bytes: docs/formats.md ---- */
 

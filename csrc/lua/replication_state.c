@@ -17,6 +17,7 @@
 
 #include "../core/state.h"
 #include "arguments.h"
+#include "watch.h"
 
 #define METATABLE "tidemark.ReplicationState"
 
@@ -485,6 +486,7 @@ void tidemark_replication_state_class(lua_State *L) {
         {"bind", state_bind},
         {"wait_for", state_wait_for},
         {"wait_any", state_wait_any},
+        {"watch", tidemark_watch_method},
         {"interrupt", state_interrupt},
         {"is_current", state_is_current},
         {"lock_shard", state_lock_shard},

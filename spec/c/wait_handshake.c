@@ -58,6 +58,7 @@ static int fake_clock(clockid_t clock, struct timespec *time) {
 #include "../../csrc/core/error.c"
 #include "../../csrc/core/state.c"
 #include "../../csrc/core/wait.c"
+#include "../../csrc/core/watch.c"
 
 #include "check.h"
 

@@ -43,22 +43,11 @@ static void tidemark_futex_wake(_Atomic(uint32_t) *word, bool shared) {
 #include "../../csrc/core/error.c"
 #include "../../csrc/core/state.c"
 #include "../../csrc/core/wait.c"
+#include "../../csrc/core/watch.c"
 
 #include "state_threads.h"
 
-#if defined __SANITIZE_THREAD__
-#define SLOW 1
-#elif defined __has_feature
-#if __has_feature(thread_sanitizer)
-#define SLOW 1
-#endif
-#endif
-
-#ifdef SLOW
-#define TURNS 20000
-#else
-#define TURNS 100000
-#endif
+#define TURNS (SLOW ? 20000 : 100000)
 
 /* One says that it is about to wait, and the other advances a moment later. The moments differ, so that advances meet
  * every step of a wait. */

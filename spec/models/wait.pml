@@ -113,10 +113,17 @@ proctype advancer(byte seqno) {
 #endif
     fi;
 #ifndef CLEAR_LATE
-    flag = false;                                            /* c */
+    atomic {                                                 /* c */
+        is_set = flag || always;
+        flag = false;
 #ifdef ALWAYS_CLEARED
-    always = false;
+        always = false;
 #endif
+    }
+    if
+    :: is_set
+    :: else -> goto done                                     /* another one has cleared it, and does the rest */
+    fi;
 #endif
 #if defined KILL || defined KILL_NO_SLICE
     if
