@@ -324,7 +324,8 @@ describe("HAProxy", function()
     for thread = 1, 4 do
       assert(output:find("by thread: " .. thread, 1, true), output)
     end
-    assert(tonumber(watcher:read_line()) > 100)
+    local looks = assert(watcher:read_line(), "the watcher saw what it tells above")
+    assert(tonumber(looks) > 100)
     assert.same({ true, "exit", 0 }, { watcher:wait() })
     reader:signal_with "sigterm"
     assert(check_answers(command_line.finish(reader).out:match ".*\n") > 100)
