@@ -119,6 +119,74 @@ function host.children(pid)
   return pids
 end
 
+---@class Connection
+local Connection = {}
+Connection.__index = Connection
+
+--- A connection to a port of 127.0.0.1.
+---@param port integer
+---@return Connection
+function host.connect(port)
+  local connection = setmetatable({ socket = uv.new_tcp(), unread = "" }, Connection)
+  connection.socket:connect("127.0.0.1", port, function(failure)
+    assert(not failure, failure)
+    connection.socket:read_start(function(reason, bytes)
+      connection.unread = connection.unread .. (bytes or "")
+      connection.ended = not bytes and (reason or "end") or nil
+    end)
+    connection.connected = true
+  end)
+  connection:wait_until "connected"
+  return connection
+end
+
+-- Turns the event loop until a field is set.
+function Connection:wait_until(field)
+  local timer = uv.new_timer()
+  timer:start(command_line.PATIENCE * 1000, 0, function()
+    self.late = true
+  end)
+  while not self[field] and not self.late do
+    if field == "line" then
+      self.line = self.unread:match "^([^\n]*)\n" or self.ended
+    end
+    if not self[field] then
+      uv.run "once"
+    end
+  end
+  timer:close()
+  assert(self[field], "the server did not answer in time")
+end
+
+--- Sends bytes; does not wait for anything.
+---@param bytes string
+function Connection:send(bytes)
+  self.socket:write(bytes)
+end
+
+--- The next line that comes, without the line end; nil where the server closed the connection.
+---@return string? line
+function Connection:read_line()
+  self.line = nil
+  self:wait_until "line"
+  local line, rest = self.unread:match "^([^\n]*)\n(.*)$"
+  self.unread = rest or ""
+  return line
+end
+
+--- Sends a line and gives the line that comes back.
+---@param line string
+---@return string? answer
+function Connection:ask(line)
+  self:send(line .. "\n")
+  return self:read_line()
+end
+
+function Connection:close()
+  self.socket:close()
+  uv.run "nowait"
+end
+
 --- Asks with curl: the status, the body and the head of the answer. Further arguments are curl's.
 ---@param port integer
 ---@param path string
