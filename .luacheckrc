@@ -2,3 +2,4 @@ std = "max"
 max_line_length = 140
 files["spec"] = { std = "max+busted" }
 files["docs/meta"] = { ignore = { "212" } } -- declarations without bodies
+files["examples/haproxy"] = { read_globals = { "core" } }

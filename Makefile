@@ -7,7 +7,7 @@
 #   make check      the specs under Lua 5.3 and under AddressSanitizer, the thread programs under ThreadSanitizer
 #   make bench      runs the benchmarks: they print ratios and assert nothing
 #   make install    PREFIX=/usr/local DESTDIR=
-#   make deps       installs what build and test need; make lint-deps what lint and check need
+#   make deps       installs what build and test need; make lint-deps what lint and check need; make host-deps the servers of examples/
 
 LUA     = 5.4
 BUILD   = build
@@ -35,7 +35,7 @@ SQLITE_MODULE = $(if $(shell pkg-config --exists sqlite3 && echo yes),$(BUILD)/l
 LIB_OBJECTS     = $(CORE:%=$(BUILD)/lib/%.o)
 MODULE_OBJECTS  = $(CORE:%=$(BUILD)/lua$(LUA)/core_%.o) $(BIND:%=$(BUILD)/lua$(LUA)/lua_%.o)
 
-.PHONY: all deps lint-deps demo programs test spec benches bench lint check check-lua53 check-asan check-tsan check-waits install clean
+.PHONY: all deps lint-deps host-deps demo programs test spec benches bench lint check check-lua53 check-asan check-tsan check-waits install clean
 .DELETE_ON_ERROR:
 all: $(MODULE) $(SQLITE_MODULE) $(BUILD)/libtidemark.a $(BUILD)/libtidemark.so $(BUILD)/tidemark.pc
 
@@ -239,6 +239,9 @@ clean:
 
 PACKAGES      = gcc libc6-dev pkg-config lua5.4 liblua5.4-dev lua-busted lua-cjson lua-dkjson lua-luv lua-cqueues lua-argparse luarocks binutils libsqlite3-dev
 LINT_PACKAGES = clang clang-format cppcheck spin lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
+HOST_DAEMONS  = haproxy lighttpd prosody
+# HAProxy links Lua 5.3
+HOST_PACKAGES = lighttpd-modules-lua curl wrk liblua5.3-dev
 ROCKS         = busted lua-cjson dkjson luv cqueues argparse
 
 deps:
@@ -246,3 +249,6 @@ deps:
 
 lint-deps:
 	@sh scripts/deps.sh '$(PACKAGES) $(LINT_PACKAGES)' '$(ROCKS) luacheck'
+
+host-deps:
+	@sh scripts/deps.sh '$(HOST_PACKAGES)' '' '$(HOST_DAEMONS)'

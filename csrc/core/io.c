@@ -44,7 +44,7 @@ static int system_list(int directory, int (*entry)(void *context, const char *na
 }
 
 /* "a7152df2-9c92-4541-93c8-1892ec2b68fa": 32 hexadecimal digits are the 16 bytes. */
-static int system_boot_id(unsigned char id[16]) {
+static int read_boot_id(unsigned char id[16]) {
     static const char hexadecimal[] = "0123456789abcdef";
     char text[37];
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -62,6 +62,23 @@ static int system_boot_id(unsigned char id[16]) {
     if (digits == 32) return 0;
     errno = EIO;
     return -1;
+}
+
+/* A server that has locked itself into a chroot sees no /proc any more, but is still on the boot on which the library
+ * was loaded. Written once, before anything else here can run. */
+static unsigned char loaded_boot_id[16];
+static bool has_loaded_boot_id;
+
+__attribute__((constructor)) static void keep_boot_id(void) {
+    has_loaded_boot_id = read_boot_id(loaded_boot_id) == 0;
+}
+
+/* As /proc says where there is one: a process that was frozen and taken to another boot must not trust what it kept. */
+static int system_boot_id(unsigned char id[16]) {
+    if (read_boot_id(id) == 0) return 0;
+    if (!has_loaded_boot_id) return -1;
+    memcpy(id, loaded_boot_id, sizeof loaded_boot_id);
+    return 0;
 }
 
 static int system_random_id(unsigned char id[16]) {
