@@ -160,15 +160,17 @@ describe("reference", function()
   local reference = markdown.read "docs/reference.md"
 
   local Wal = require "tidemark.wal"
-  local wal, reader, source
+  local wal, reader, source, watch
 
   setup(function()
     local directory = sandbox.tempdir() .. "/log"
     wal = assert(Wal.open(directory, { shards = { 0 } }))
     reader, source = assert(Wal.reader(directory, 0)), assert(Wal.source(directory))
+    watch = require("tidemark.replication_state").single():watch(0, 1)
   end)
 
   teardown(function()
+    watch:close()
     source:close()
     reader:close()
     assert(wal:close())
@@ -177,8 +179,9 @@ describe("reference", function()
 
   local function methods_of(class)
     local name = class:lower()
-    if class == "Reader" or class == "Source" then
-      return getmetatable(class == "Reader" and reader or source).__index
+    local object = ({ Reader = reader, Source = source, Watch = watch })[class]
+    if object then
+      return getmetatable(object).__index
     end
     return require("tidemark." .. (name == "replicationstate" and "replication_state" or name))
   end
@@ -190,6 +193,7 @@ describe("reference", function()
     { "Wal", "wal", "docs/meta/wal.lua", 13 },
     { "Reader", "reader", "docs/meta/wal.lua", 3 },
     { "Source", "source", "docs/meta/wal.lua", 6 },
+    { "Watch", "watch", "docs/meta/watch.lua", 3 },
   } do
     it("has every public Lua function of " .. class[1] .. ", and the types too", function()
       local name, handle, page, least = table.unpack(class)

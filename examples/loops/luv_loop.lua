@@ -16,9 +16,8 @@ local function when(shard, seqno, done)
   assert(poll:start("r", function()
     if watch:ready() then
       poll:stop()
-      poll:close(function()
-        watch:close() -- only now: luv must no longer have the descriptor
-      end)
+      poll:close()
+      watch:close() -- only now: luv must no longer have the descriptor
       done()
     end
   end))
