@@ -1,7 +1,7 @@
--- tidemark in Prosody: see README.md. To be started in this directory, with these in the environment: TIDEMARK_STATE, the path of
+-- tidemark in Prosody: see README.md. These are in the environment: EXAMPLE, this directory; TIDEMARK_STATE, the path of
 -- the state file; DATA, a directory of this process alone; HTTP_PORT; and, to try it out as root, RUN_AS_ROOT=true.
 
-plugin_paths = { ENV_PWD .. "/modules" } -- absolute, for Prosody goes into data_path
+plugin_paths = { ENV_EXAMPLE .. "/modules" } -- absolute, for Prosody goes into data_path
 modules_enabled = { "posix", "tidemark" }
 modules_disabled = { "c2s", "s2s" } -- here it serves HTTP only
 

@@ -2,10 +2,11 @@
 --- must tell a mark that is there. What was not answered (a reload closes connections) is sent again, for to advance twice is to
 --- advance once. A thread that has all its answers prints "complete" and goes on with reading. SIGINT ends it.
 ---
----     wrk -t4 -c32 -d60s -s advance.wrk.lua http://127.0.0.1:8081 -- QUOTA THREADS FIRST [QUERY]
+---     wrk -t4 -c32 -d60s -s advance.wrk.lua http://127.0.0.1:8081 -- QUOTA STEP FIRST [QUERY]
 ---
---- QUERY is how the server wants shard and seqno, "%s:%s" by default.
--- luacheck: globals setup init request response done wrk id quota step first query base sent answered bad served acknowledged waiting complete
+--- STEP is at least the number of threads. QUERY is how the server wants shard and seqno, "%s:%s" by default.
+-- luacheck: globals setup init request response done wrk id quota step first query base
+-- luacheck: globals sent answered bad served acknowledged waiting complete
 
 local threads = {}
 

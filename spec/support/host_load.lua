@@ -46,15 +46,17 @@ function host_load.end_watch(watcher)
   assert(watcher:wait())
 end
 
---- Starts wrk, with 4 threads: each advances each of the shards 0..3 to seqnos from `first` on, `quota` requests in all.
+--- Starts wrk, whose 4 threads together advance each of the shards 0..3 to `quota` seqnos: first .. first + 3, then as many from
+--- first + step on, and so on.
 ---@param url string what stands before /advance and /marks
 ---@param quota integer
 ---@param first integer
 ---@param query? string as advance.wrk.lua takes it
+---@param step? integer default: 4, so without gaps
 ---@return Child
-function host_load.start(url, quota, first, query)
-  return sandbox.spawn { "wrk", "-t4", "-c32", "-d300s", "-s", "spec/hosts/advance.wrk.lua", url, "--", tostring(quota), "4",
-    tostring(first), query }
+function host_load.start(url, quota, first, query, step)
+  return sandbox.spawn { "wrk", "-t4", "-c32", "-d300s", "-s", "spec/hosts/advance.wrk.lua", url, "--", tostring(quota),
+    tostring(step or 4), tostring(first), query }
 end
 
 --- Waits until all threads have all their answers.
