@@ -178,32 +178,43 @@ describe("Prosody", function()
     stop(server)
   end)
 
-  it("makes a checkpoint when it is reloaded, and when it ends", function()
+  it("makes a checkpoint when it is unloaded, and when Prosody ends", function()
     local server = make_server()
     configure(server, {
       { "tidemark_checkpoint_seconds = 1", "tidemark_checkpoint_seconds = 3600" },
       { "plugin_paths = {", ("plugin_paths = { %q,"):format(server.data) },
-      { '"tidemark" }', '"tidemark", "reloader" }' },
+      { '"tidemark" }', '"tidemark", "loader" }' },
     })
-    command_line.write(server.data .. "/mod_reloader.lua", [[
+    command_line.write(server.data .. "/mod_loader.lua", [[
       module:set_global()
-      module:hook("signal/SIGUSR1", function()
-        assert(require "core.modulemanager".reload("*", "tidemark"))
-        io.stderr:write "reloaded\n"
-      end)
+      for signal, verb in pairs { SIGUSR1 = "unload", SIGUSR2 = "load" } do
+        module:hook("signal/" .. signal, function()
+          assert(require("core.modulemanager")[verb]("*", "tidemark"))
+          io.stderr:write(verb, " done\n")
+        end)
+      end
     ]])
     start(server)
     assert.equal(200, (advance(server, "?shard=1&seqno=5")))
     assert.not_equal(5, host_load.durable_mark(path, 1))
-    local descriptors = host_load.descriptors(server.process.pid, path)
+    local pid = server.process.pid
+    local descriptors = host_load.descriptors(pid, path)
     assert(descriptors > 0)
-    server.process:signal_with "sigusr1"
-    server.process:wait_until(function()
-      return server.process.errors:find "reloaded"
-    end, "was not reloaded")
+    for signal, verb in pairs { sigusr1 = "unload", sigusr2 = "load" } do
+      server[verb] = function()
+        server.process:signal_with(signal)
+        server.process:wait_until(function()
+          return server.process.errors:find(verb .. " done", 1, true)
+        end, "did not " .. verb)
+      end
+    end
+    server.unload()
+    assert.equal(404, (ask(server, "/marks")))
     assert.equal(5, host_load.durable_mark(path, 1))
+    assert.equal(0, host_load.descriptors(pid, path))
+    server.load()
     assert.equal('{"0":0,"1":5,"2":0,"3":0}\n', marks(server))
-    assert.equal(descriptors, host_load.descriptors(server.process.pid, path))
+    assert.equal(descriptors, host_load.descriptors(pid, path))
     assert.equal(200, (advance(server, "?shard=1&seqno=6")))
     assert.equal(5, host_load.durable_mark(path, 1))
     stop(server)

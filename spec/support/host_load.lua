@@ -4,6 +4,8 @@
 local command_line = require "spec.support.command_line"
 local ReplicationState = require "tidemark.replication_state"
 local sandbox = require "spec.support.sandbox"
+local shell = require "spec.support.shell"
+local uv = require "luv"
 
 local host_load = {}
 
@@ -102,18 +104,13 @@ function host_load.check_acknowledged(path, output)
   assert(count == 4, output)
 end
 
---- The mark that the checkpoint alone has, without the live file: what a power failure would leave. Nil where there is none.
+--- The mark that the checkpoint alone has, without the live file: what a power failure would leave. Nil before the first checkpoint.
 ---@param path string
 ---@param shard integer
 ---@return integer?
 function host_load.durable_mark(path, shard)
   local copy = path .. ".copy"
-  local bytes = command_line.read(path)
-  if not bytes then
-    return nil
-  end
-  command_line.write(copy, bytes)
-  assert(os.execute(("chmod 600 '%s'"):format(copy)))
+  assert(shell.run(("rm -f '%s' && cp '%s' '%s'"):format(copy, path, copy)))
   local state = ReplicationState.open(copy, nil, { readonly = true })
   local mark = state and state:applied_seqno(shard)
   if state then
@@ -127,7 +124,7 @@ end
 ---@param path string
 ---@return integer
 function host_load.descriptors(pid, path)
-  local uv, count = require "luv", 0
+  local count = 0
   for name in uv.fs_scandir_next, uv.fs_scandir(("/proc/%d/fd"):format(pid)) do
     local target = uv.fs_readlink(("/proc/%d/fd/%s"):format(pid, name))
     if target == path or target == path .. ".live" then
