@@ -100,6 +100,10 @@ $(BUILD)/lua$(LUA)/spec/%: $(BUILD)/lua$(LUA)/spec/%.o $(MODULE_OBJECTS)
 $(addprefix $(BUILD)/spec/,state_memory wait_handshake wait_stress_threads): $(BUILD)/spec/%: $(BUILD)/spec/%.o
 	$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ -pthread
 
+# these include one, and take the others from the archive
+$(addprefix $(BUILD)/spec/,watch watch_pipe): $(BUILD)/spec/%: $(BUILD)/spec/%.o $(BUILD)/libtidemark.a
+	$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ -pthread
+
 $(BUILD)/spec/%: $(BUILD)/spec/%.o $(BUILD)/libtidemark.a
 	$(CC) $(CFLAGS) $(LDFLAGS) $< $(LIB_OBJECTS) -o $@ -pthread
 
@@ -109,6 +113,11 @@ $(MUTANTS): $(BUILD)/spec/mutants/state_relaxed_%: spec/c/mutants/state_relaxed.
 	@mkdir -p $(@D)
 	$(COMPILE) -Wno-unused-function -DRELAXED_$* $(LDFLAGS) $< $(BUILD)/lib/error.o -o $@ -pthread
 
+LUA_MUTANT = $(BUILD)/lua$(LUA)/spec/mutants/lua_relaxed
+$(LUA_MUTANT): spec/c/mutants/lua_relaxed.c $(BUILD)/lua$(LUA)/spec/lua_threads.o $(filter-out %/core_state.o %/lua_replication_state.o,$(MODULE_OBJECTS))
+	@mkdir -p $(@D)
+	$(COMPILE) -Wno-unused-function -DTIDEMARK_MODULE $(LUA_CFLAGS) $(LDFLAGS) $^ -o $@ $(LUA_LIBS) -pthread
+
 WAIT_MUTANTS = $(addprefix $(BUILD)/spec/mutants/wait_broken_,NO_WAKE LATE_FLAG)
 $(WAIT_MUTANTS): $(BUILD)/spec/mutants/wait_broken_%: spec/c/mutants/wait_broken.c
 	@mkdir -p $(@D)
@@ -116,9 +125,10 @@ $(WAIT_MUTANTS): $(BUILD)/spec/mutants/wait_broken_%: spec/c/mutants/wait_broken
 
 # its own malloc stands before the core's
 $(BUILD)/spec/wal_memory: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=free
+$(BUILD)/spec/wal_wakes_threads: LDFLAGS += -Wl,--wrap=syscall
 
 .SECONDARY:
--include $(wildcard $(BUILD)/*/*.d $(BUILD)/lua*/spec/*.d $(BUILD)/spec/mutants/*.d)
+-include $(wildcard $(BUILD)/*/*.d $(BUILD)/lua*/spec/*.d $(BUILD)/spec/mutants/*.d $(BUILD)/lua*/spec/mutants/*.d)
 
 under = $(subst .,_,$(LUA))
 SPEC_ENV = TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) TIDEMARK_CFLAGS='$(CFLAGS) $(LDFLAGS)' \
@@ -176,9 +186,9 @@ check-tsan:
 # the mutants are wrong on purpose: each must end with the exit code of a report
 .PHONY: run-tsan
 THREADS = $(filter %threads,$(PROGS))
-run-tsan: $(call program_paths,$(THREADS)) $(MUTANTS)
+run-tsan: $(call program_paths,$(THREADS)) $(MUTANTS) $(LUA_MUTANT)
 	@for program in $(call program_paths,$(THREADS)); do echo "$$program"; TSAN_OPTIONS=halt_on_error=1 $$program || exit 1; done
-	@for mutant in $(MUTANTS); do \
+	@for mutant in $(MUTANTS) $(LUA_MUTANT); do \
 	    TSAN_OPTIONS='halt_on_error=1 exitcode=66' $$mutant >$$mutant.log 2>&1; code=$$?; \
 	    test $$code = 66 || { cat $$mutant.log; echo "$$mutant: not reported, exit code $$code"; exit 1; }; \
 	    echo "$$mutant: reported, as it should be"; \

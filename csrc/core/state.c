@@ -11,6 +11,7 @@
 
 #include "alloc.h"
 #include "error.h"
+#include "watch.h"
 
 #define LINE 64
 
@@ -97,6 +98,7 @@ tidemark_state *tidemark_state_retain(tidemark_state *state) {
 void tidemark_state_release(tidemark_state *state) {
     if (state == NULL || atomic_fetch_sub_explicit(&state->references, 1, memory_order_acq_rel) != 1) return;
     if (state->file != NULL) state->close_file(state->file);
+    tidemark_watches_free(state);
     tidemark_free(state->block);
 }
 

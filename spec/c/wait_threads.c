@@ -130,16 +130,7 @@ static void any_of_three(void) {
 }
 
 /* All at once: four threads advance one shard, each with seqnos of its own, while waiters go up with it. */
-#if defined __SANITIZE_THREAD__
-#define MANY 50000
-#elif defined __has_feature
-#if __has_feature(thread_sanitizer)
-#define MANY 50000
-#endif
-#endif
-#ifndef MANY
-#define MANY 1000000
-#endif
+#define MANY (SLOW ? 50000 : 1000000)
 
 static void *advance_many(void *number) {
     const int own = *(int *)number;
