@@ -163,8 +163,8 @@ $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libtidemark.a
 
 benches: $(BENCH:%=$(BUILD)/bench/%)
 
-bench: benches
-	@for name in $(BENCH); do $(BUILD)/bench/$$name || exit 1; done
+bench: all benches
+	@for name in $(BENCH); do $(SPEC_ENV) $(BUILD)/bench/$$name || exit 1; done
 
 # ---- what CI runs besides ----
 

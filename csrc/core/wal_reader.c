@@ -182,7 +182,7 @@ int tidemark_wal_source_reader(tidemark_wal_source *source, uint32_t shard, int6
 int tidemark_wal_reader_open_io(const struct tidemark_io *io, const char *directory, uint32_t shard,
                                 int64_t after_seqno, unsigned flags, tidemark_wal_reader **reader,
                                 tidemark_error *error) {
-    tidemark_wal_source *source;
+    tidemark_wal_source *source = NULL;
     int code = check_arguments(shard, after_seqno, error);
     if (code == 0) code = tidemark_wal_source_open_io(io, directory, flags & TIDEMARK_READ_ARCHIVE, &source, error);
     return code < 0 ? code : open_reader(source, shard, after_seqno, reader, error);

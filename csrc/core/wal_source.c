@@ -157,7 +157,7 @@ int tidemark_wal_source_sleep(tidemark_wal_source *source, const tidemark_mark *
     if (left < 0 || atomic_load(&source->interrupted)) left = 0;
     int code = tidemark_state_wait_above(source->heads, marks, count, left, shard, error);
     if (code != TIDEMARK_ETIMEOUT) return code == 0 ? 1 : code;
-    if (atomic_exchange(&source->interrupted, false))
+    if (deadline > time && atomic_exchange(&source->interrupted, false)) /* not one that only looks */
         return tidemark_fail(error, TIDEMARK_EINTERRUPTED, "%s: the wait was interrupted", source->log.path);
     return tidemark_monotonic() < deadline ? 0 : code;
 }
