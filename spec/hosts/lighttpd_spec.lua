@@ -28,7 +28,8 @@ describe("lighttpd", function()
   local function start(where, state_path, words)
     port = host.free_ports(1)
     words = words or host.environment("5.4", where or EXAMPLE)
-    for _, word in ipairs { "TIDEMARK_STATE=" .. (state_path or path), "PORT=" .. port, "setsid", host.program "lighttpd", "-D", "-f",
+    for _, word in ipairs { "TIDEMARK_STATE=" .. (state_path or path), "PORT=" .. port, "PID_FILE=" .. directory .. "/pid",
+      "setsid", host.program "lighttpd", "-D", "-f",
       "lighttpd.conf" } do
       words[#words + 1] = word
     end
