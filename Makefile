@@ -26,7 +26,7 @@ CORE  := $(patsubst csrc/core/%.c,%,$(wildcard csrc/core/*.c))
 BIND  := $(patsubst csrc/lua/%.c,%,$(wildcard csrc/lua/*.c))
 SQLITE := $(patsubst csrc/sqlite/%.c,%,$(wildcard csrc/sqlite/*.c))
 PROGS := $(patsubst spec/c/%.c,%,$(wildcard spec/c/*.c))
-BENCH := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
+BENCH := $(patsubst bench/workers/%.c,%,$(wildcard bench/workers/*.c))
 MODULE = $(BUILD)/lua$(LUA)/tidemark/core.so
 # only where libsqlite3 is: the rest does not need it
 SQLITE_MODULE = $(if $(shell pkg-config --exists sqlite3 && echo yes),$(BUILD)/lua$(LUA)/tidemark/sqlite.so)
@@ -35,7 +35,7 @@ SQLITE_MODULE = $(if $(shell pkg-config --exists sqlite3 && echo yes),$(BUILD)/l
 LIB_OBJECTS     = $(CORE:%=$(BUILD)/lib/%.o)
 MODULE_OBJECTS  = $(CORE:%=$(BUILD)/lua$(LUA)/core_%.o) $(BIND:%=$(BUILD)/lua$(LUA)/lua_%.o)
 
-.PHONY: all deps lint-deps demo programs test spec benches bench lint check check-lua53 check-asan check-tsan check-waits install clean
+.PHONY: all deps lint-deps bench-deps demo programs test spec benches bench lint check check-lua53 check-asan check-tsan check-waits install clean
 .DELETE_ON_ERROR:
 all: $(MODULE) $(SQLITE_MODULE) $(BUILD)/libtidemark.a $(BUILD)/libtidemark.so $(BUILD)/tidemark.pc
 
@@ -118,7 +118,7 @@ $(WAIT_MUTANTS): $(BUILD)/spec/mutants/wait_broken_%: spec/c/mutants/wait_broken
 $(BUILD)/spec/wal_memory: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=free
 
 .SECONDARY:
--include $(wildcard $(BUILD)/*/*.d $(BUILD)/lua*/spec/*.d $(BUILD)/spec/mutants/*.d)
+-include $(wildcard $(BUILD)/*/*.d $(BUILD)/bench/lua*/*.d $(BUILD)/lua*/spec/*.d $(BUILD)/spec/mutants/*.d)
 
 under = $(subst .,_,$(LUA))
 SPEC_ENV = TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) TIDEMARK_CFLAGS='$(CFLAGS) $(LDFLAGS)' \
@@ -144,17 +144,33 @@ run-demo: all
 # ---- benchmarks ----
 
 # linked statically: they may reach internals, to compare with
-$(BUILD)/bench/%.o: bench/%.c
+$(BUILD)/bench/%.o: bench/workers/%.c
 	@mkdir -p $(@D)
 	$(COMPILE) -c $< -o $@
 
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libtidemark.a
 	$(CC) $(CFLAGS) $(LDFLAGS) $< $(LIB_OBJECTS) -o $@ -pthread
 
-benches: $(BENCH:%=$(BUILD)/bench/%)
+# peers: nothing else needs them
+$(BUILD)/bench/lua$(LUA)/empty.so: bench/peers/empty.c
+	@mkdir -p $(@D)
+	$(COMPILE) $(LUA_CFLAGS) -shared $< -o $@
 
+# Debian's own compiler where there is one, lest another one in PATH be measured; in a copy, for cargo writes beside the source
+RUST_BIN = $(if $(wildcard /usr/bin/cargo),/usr/bin/)
+RUST_PEER = $(if $(wildcard /usr/share/cargo/registry/serde_json-*),$(BUILD)/bench/rust/release/marks)
+$(BUILD)/bench/rust/release/marks: $(wildcard bench/peers/rust/* bench/peers/rust/*/*)
+	@rm -rf $(BUILD)/bench/rust && mkdir -p $(BUILD)/bench/rust && cp -r bench/peers/rust $(BUILD)/bench/rust/source
+	cd $(BUILD)/bench/rust/source && CARGO_HOME=home RUSTC=$(RUST_BIN)rustc $(RUST_BIN)cargo build --quiet --offline --release --target-dir ..
+
+benches: all $(BENCH:%=$(BUILD)/bench/%) $(BUILD)/bench/lua$(LUA)/empty.so $(RUST_PEER)
+
+BENCH_ENV = TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) LUA_PATH_$(under)='./?.lua;lua/?.lua;lua/?/init.lua;;' \
+            LUA_CPATH_$(under)='$(BUILD)/lua$(LUA)/?.so;$(BUILD)/bench/lua$(LUA)/?.so;;'
+
+# ROWS='Lua pattern' runs a part, REPORT=directory writes what it found there
 bench: benches
-	@for name in $(BENCH); do $(BUILD)/bench/$$name || exit 1; done
+	@$(BENCH_ENV) lua$(LUA) bench/run.lua $(if $(ROWS),--rows '$(ROWS)') $(if $(REPORT),--report '$(REPORT)') $(BENCH_OPTIONS)
 
 # ---- what CI runs besides ----
 
@@ -192,8 +208,8 @@ check-waits: $(WAIT_MUTANTS)
 	    echo "$$mutant: loses a wake, as it should"; \
 	done
 
-LUACHECK = luacheck --quiet lua spec examples bin/tidemark *.rockspec rocks/*.rockspec
-SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch] spec/c/*/*.[ch] bench/*.c)
+LUACHECK = luacheck --quiet lua spec examples bench bin/tidemark *.rockspec rocks/*.rockspec
+SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch] spec/c/*/*.[ch] bench/*/*.[ch])
 
 # ctuuninitvar: an error that is written on failure only is passed unset
 lint:
@@ -229,6 +245,7 @@ clean:
 
 PACKAGES      = gcc libc6-dev pkg-config lua5.4 liblua5.4-dev lua-busted lua-cjson lua-dkjson lua-luv lua-cqueues lua-argparse luarocks binutils libsqlite3-dev
 LINT_PACKAGES = clang clang-format cppcheck spin lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
+BENCH_PACKAGES = rustc cargo librust-serde-json-dev
 ROCKS         = busted lua-cjson dkjson luv cqueues argparse
 
 deps:
@@ -236,3 +253,6 @@ deps:
 
 lint-deps:
 	@sh scripts/deps.sh '$(PACKAGES) $(LINT_PACKAGES)' '$(ROCKS) luacheck'
+
+bench-deps:
+	@sh scripts/deps.sh '$(PACKAGES) $(BENCH_PACKAGES)' '$(ROCKS)'

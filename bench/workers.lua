@@ -1,0 +1,21 @@
+--- The contenders' programs: how each is started, or why it cannot be. `make benches` builds them.
+
+local build = os.getenv "TIDEMARK_BUILD" or "build"
+local lua = os.getenv "TIDEMARK_LUA" or "lua5.4"
+
+local function exists(path)
+  local file = io.open(path)
+  return file ~= nil and file:close()
+end
+
+-- A program that is built only where its peer's packages are; `reason` is told where it is not there.
+local function optional(path, reason)
+  return exists(path) and { command = path } or { missing = reason }
+end
+
+return {
+  c = { command = build .. "/bench/marks" },
+  verify = { command = build .. "/bench/verify" },
+  lua = { command = lua .. " bench/workers/calls.lua" },
+  rust = optional(build .. "/bench/rust/release/marks", "no Rust with serde_json (make bench-deps)"),
+}
