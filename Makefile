@@ -156,6 +156,18 @@ $(BUILD)/bench/lua$(LUA)/empty.so: bench/peers/empty.c
 	@mkdir -p $(@D)
 	$(COMPILE) $(LUA_CFLAGS) -shared $< -o $@
 
+# SQLite is there where follower databases can be built at all
+PEERS = $(if $(SQLITE_MODULE),$(BUILD)/bench/sqlite) $(if $(wildcard /usr/include/lmdb.h),$(BUILD)/bench/lmdb) $(BUILD)/bench/redis
+$(BUILD)/bench/sqlite: PEER_LIBS = -lsqlite3
+$(BUILD)/bench/lmdb: PEER_LIBS = -llmdb
+$(PEERS): $(BUILD)/bench/%: bench/peers/%.c
+	@mkdir -p $(@D)
+	$(COMPILE) $< -o $@ $(PEER_LIBS)
+
+$(BUILD)/bench/lua$(LUA)/records_loop.so: bench/peers/records_loop.c
+	@mkdir -p $(@D)
+	$(COMPILE) $(LUA_CFLAGS) -shared $< -o $@
+
 # Debian's own compiler where there is one, lest another one in PATH be measured; in a copy, for cargo writes beside the source
 RUST_BIN = $(if $(wildcard /usr/bin/cargo),/usr/bin/)
 RUST_PEER = $(if $(wildcard /usr/share/cargo/registry/serde_json-*),$(BUILD)/bench/rust/release/marks)
@@ -163,9 +175,11 @@ $(BUILD)/bench/rust/release/marks: $(wildcard bench/peers/rust/* bench/peers/rus
 	@rm -rf $(BUILD)/bench/rust && mkdir -p $(BUILD)/bench/rust && cp -r bench/peers/rust $(BUILD)/bench/rust/source
 	cd $(BUILD)/bench/rust/source && CARGO_HOME=home RUSTC=$(RUST_BIN)rustc $(RUST_BIN)cargo build --quiet --offline --release --target-dir ..
 
-benches: all $(BENCH:%=$(BUILD)/bench/%) $(BUILD)/bench/lua$(LUA)/empty.so $(RUST_PEER)
+benches: all $(BENCH:%=$(BUILD)/bench/%) $(BUILD)/bench/lua$(LUA)/empty.so $(BUILD)/bench/lua$(LUA)/records_loop.so $(RUST_PEER) $(PEERS)
 
-BENCH_ENV = TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) LUA_PATH_$(under)='./?.lua;lua/?.lua;lua/?/init.lua;;' \
+# what is timed with the disk is in BENCH_DIR, which must be on one
+BENCH_DIR = $(BUILD)/bench
+BENCH_ENV = BENCH_DIR='$(BENCH_DIR)' TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) LUA_PATH_$(under)='./?.lua;lua/?.lua;lua/?/init.lua;;' \
             LUA_CPATH_$(under)='$(BUILD)/lua$(LUA)/?.so;$(BUILD)/bench/lua$(LUA)/?.so;;'
 
 # ROWS='Lua pattern' runs a part, REPORT=directory writes what it found there
@@ -245,7 +259,7 @@ clean:
 
 PACKAGES      = gcc libc6-dev pkg-config lua5.4 liblua5.4-dev lua-busted lua-cjson lua-dkjson lua-luv lua-cqueues lua-argparse luarocks binutils libsqlite3-dev
 LINT_PACKAGES = clang clang-format cppcheck spin lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
-BENCH_PACKAGES = rustc cargo librust-serde-json-dev
+BENCH_PACKAGES = rustc cargo librust-serde-json-dev liblmdb-dev redis-server
 ROCKS         = busted lua-cjson dkjson luv cqueues argparse
 
 deps:

@@ -17,5 +17,13 @@ return {
   c = { command = build .. "/bench/marks" },
   verify = { command = build .. "/bench/verify" },
   lua = { command = lua .. " bench/workers/calls.lua" },
+  durable = { command = build .. "/bench/durable" },
+  recovery = { command = build .. "/bench/recovery" },
+  records = { command = lua .. " bench/workers/records.lua" },
+  follow = { command = lua .. " bench/workers/follow.lua" },
+  save = { command = lua .. " bench/workers/save.lua" },
+  sqlite = optional(build .. "/bench/sqlite", "no SQLite (make bench-deps)"),
+  lmdb = optional(build .. "/bench/lmdb", "no LMDB (make bench-deps)"),
+  redis = optional(build .. "/bench/redis", "no Redis (make bench-deps)"),
   rust = optional(build .. "/bench/rust/release/marks", "no Rust with serde_json (make bench-deps)"),
 }
