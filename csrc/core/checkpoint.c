@@ -149,19 +149,20 @@ static inline __attribute__((always_inline)) const char *read_integer(const stru
                                                                       const char *too_large, uint64_t *value) {
     static const uint64_t powers[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
     const char *first = at;
-    uint64_t sum = 0, part;
-    unsigned count;
-    if (is_at(text, at, '0')) {
+    uint64_t sum, part;
+    unsigned count = read_digits(text, at, &sum);
+    if (count == 0) return corrupt(text, first, missing);
+    if (*first == '0') {
         *value = 0;
-        return at + 1;
+        return first + 1;
     }
-    do {
+    at += count;
+    while (count == 8 && at - first <= 19) { /* 19 digits fit */
         count = read_digits(text, at, &part);
-        sum = sum * powers[count] + part; /* 19 digits fit */
+        sum = sum * powers[count] + part;
         at += count;
-    } while (count == 8 && at - first <= 19);
-    if (at == first) return corrupt(text, first, missing);
-    if (at - first > 19 || sum > most) return corrupt(text, first, too_large);
+    }
+    if (sum > most || at - first > 19) return corrupt(text, first, too_large);
     *value = sum;
     return at;
 }
