@@ -19,7 +19,7 @@ function worker.start(command, seconds)
   local directory = assert(read_command 'mktemp -d "${TMPDIR:-/tmp}/tidemark-bench.XXXXXX"', "mktemp made no directory")
   local answers = directory .. "/answers"
   assert(os.execute(("mkfifo '%s'"):format(answers)))
-  local input = assert(io.popen(("exec %s %g > '%s'"):format(command, seconds, answers), "w"))
+  local input = assert(io.popen(("exec env %s %g > '%s'"):format(command, seconds, answers), "w"))
   local output = assert(io.open(answers, "r")) -- waits until the other end is open
   os.execute(("rm -r '%s'"):format(directory))
   return setmetatable({ command = command, input = input, output = output }, worker)

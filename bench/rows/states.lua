@@ -23,6 +23,18 @@ end
 for _, size in ipairs(SIZES) do
   against_rust("C encode checkpoint bytes", "encode", size, size == 65536 and 4 or 2)
 end
+-- serde_json alone, from a map of plain numbers that is there already
+for _, size in ipairs { 16, 65536 } do
+  rows[#rows + 1] = {
+    what = ("C encode against serde_json of a ready map, shards: %d"):format(size),
+    contenders = {
+      { name = "tidemark", worker = "c", ask = "encode " .. size },
+      { name = "Rust", worker = "rust", ask = "encode_map " .. size },
+    },
+    ratio = { "Rust", "tidemark" },
+    unit = "ns",
+  }
+end
 for _, size in ipairs(SIZES) do
   against_rust("C decode checkpoint bytes", "decode", size, size >= 1024 and 8 or 1)
 end
