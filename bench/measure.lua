@@ -16,6 +16,7 @@ local measure = {}
 ---@field contenders Contender[]
 ---@field ratio? string[] { over, under }: two contenders' names. None: the figure is the first contender's own value
 ---@field target? table { "<=" or ">=", number }
+---@field repeats? integer how many rounds take the place of one, for an answer that is a single operation
 ---@field unit string of the values: "ns", "bytes" ...
 ---@field chart? string the title of the chart that shows it
 ---@field x? number its place in a chart of lines
@@ -88,7 +89,7 @@ function measure.run(row, workers, options)
   local started, reason, to_stop = start_all(row, workers, options.seconds)
   local samples
   if started then
-    samples, reason = run_rounds(row, started, options.rounds)
+    samples, reason = run_rounds(row, started, options.rounds * (row.repeats or 1))
   end
   for _, each in pairs(to_stop) do
     each:stop()

@@ -77,8 +77,8 @@ static const char *ask(const char *line, const char *end) {
     return talk(line, strlen(line), end);
 }
 
-static void save_once(unsigned i) {
-    memset(value, 'a' + (int)i % 26, 8);
+static void save_once(void) {
+    value[0] = value[0] == 'z' ? 'a' : (char)(value[0] + 1);
     int head = sprintf(request, "*3\r\n$3\r\nSET\r\n$5\r\nmarks\r\n$%zu\r\n", value_size);
     memcpy(request + head, value, value_size);
     memcpy(request + head + value_size, "\r\n", 2);

@@ -57,8 +57,8 @@ static sqlite3_stmt *replace;
 static char *value;
 static int value_size;
 
-static void save_once(unsigned i) {
-    value[0] = (char)i;
+static void save_once(void) {
+    value[0]++;
     must(sqlite3_bind_blob(replace, 1, value, value_size, SQLITE_STATIC));
     run(replace);
 }

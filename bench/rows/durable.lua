@@ -1,6 +1,7 @@
 --- Rows: making marks and batches durable, against one raw pwrite + fdatasync of as many bytes, and against peers.
 
 local rows = {}
+local REPEATS = 12
 
 local function contender(name, worker, ask)
   return { name = name, worker = worker, ask = ask }
@@ -13,6 +14,7 @@ local function cost(what, ours, limit, target, chart, x)
     contenders = { ours, limit },
     ratio = { ours.name, limit.name },
     target = target and { "<=", target },
+    repeats = REPEATS,
     unit = "us",
     chart = chart,
     x = x,
@@ -27,6 +29,7 @@ local function speed(what, ours, other, target)
     contenders = { ours, other },
     ratio = { other.name, ours.name },
     target = target and { ">=", target },
+    repeats = REPEATS,
     unit = "us",
     chart = "A durable save of 128 shards",
   }

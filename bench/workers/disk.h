@@ -7,13 +7,13 @@
 
 #include <fcntl.h>
 #include <glob.h>
+#include <stdbool.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "serve.h"
 
-#define DISK_PATH   4096
-#define DISK_ROUNDS 16 /* operations: an answer is their median, since others use the disk as well */
+#define DISK_PATH 4096
 
 static char disk_directory[DISK_PATH - 128];
 static pid_t disk_owner;
@@ -51,7 +51,7 @@ static void disk_need_directory(void) {
 }
 
 /* The path of a file in the directory; for one use, or two. */
-static const char *disk_path(const char *name) {
+static inline const char *disk_path(const char *name) {
     static char paths[2][DISK_PATH];
     static unsigned at;
     disk_need_directory();
@@ -60,30 +60,22 @@ static const char *disk_path(const char *name) {
     return paths[at];
 }
 
-static void disk_write(int fd, const void *bytes, size_t size, off_t offset) {
+static inline void disk_write(int fd, const void *bytes, size_t size, off_t offset) {
     if (pwrite(fd, bytes, size, offset) != (ssize_t)size) disk_fail("pwrite");
 }
 
-static int disk_compare(const void *left, const void *right) {
-    const double *a = left, *b = right;
-    return *a < *b ? -1 : *a > *b;
+/* Does it and gives its microseconds. An answer is one operation: a disk's speed changes from one moment to the next,
+ * so the contenders take turns by single ones. */
+static double disk_time(void (*operation)(void)) {
+    double start = bench_now();
+    operation();
+    return (bench_now() - start) * 1e6;
 }
 
-/* The median of DISK_ROUNDS times, which it sorts, in microseconds. */
-static double disk_median_us(double *seconds) {
-    qsort(seconds, DISK_ROUNDS, sizeof *seconds, disk_compare);
-    return (seconds[DISK_ROUNDS / 2 - 1] + seconds[DISK_ROUNDS / 2]) / 2 * 1e6;
-}
-
-/* Does something DISK_ROUNDS times with the number of the time: its median in microseconds. */
-static double disk_time(void (*operation)(unsigned i)) {
-    double seconds[DISK_ROUNDS];
-    for (unsigned i = 0; i < DISK_ROUNDS; i++) {
-        double start = bench_now();
-        operation(i);
-        seconds[i] = bench_now() - start;
-    }
-    return disk_median_us(seconds);
+/* Whether what is there is to be read back now; costly reading disturbs who is next. */
+static inline bool disk_is_check_due(void) {
+    static unsigned calls;
+    return calls++ % 16 == 0;
 }
 
 #endif
