@@ -1,0 +1,45 @@
+--- Rows: what a follower does with a log.
+
+local rows = {}
+
+for _, size in ipairs { 16, 128, 1024, 8192 } do
+  rows[#rows + 1] = {
+    what = ("batch:records() into a Lua function, bytes of a record: %d"):format(size),
+    contenders = {
+      { name = "C loop", worker = "records", ask = "loop " .. size },
+      { name = "tidemark", worker = "records", ask = "batch " .. size },
+    },
+    ratio = { "C loop", "tidemark" },
+    target = { ">=", 0.8 },
+    unit = "ns",
+    chart = "Records into a Lua function, by bytes",
+    x = size,
+  }
+end
+
+for _, size in ipairs { 1, 10, 100, 1000 } do
+  rows[#rows + 1] = {
+    what = ("follower into SQLite against a C program, records of a batch: %d"):format(size),
+    contenders = {
+      { name = "C and SQLite", worker = "sqlite", ask = "inserts " .. size },
+      { name = "tidemark", worker = "follow", ask = "sqlite " .. size },
+    },
+    ratio = { "C and SQLite", "tidemark" },
+    target = { ">=", 0.8 },
+    unit = "us",
+    chart = "A follower into SQLite, by records of a batch",
+    x = size,
+  }
+end
+
+rows[#rows + 1] = {
+  what = "peak memory of a follower, log of 64 MiB against 4 MiB",
+  contenders = {
+    { name = "64 MiB", worker = "follow", ask = "memory 64" },
+    { name = "4 MiB", worker = "follow", ask = "memory 4" },
+  },
+  ratio = { "64 MiB", "4 MiB" },
+  unit = "KiB",
+}
+
+return { title = "Following", rows = rows }
