@@ -172,8 +172,11 @@ local function check_sql(self, sql)
     return
   elseif not self.database:in_transaction() then
     error("the transaction of apply has ended", 3)
-  elseif type(sql) == "string" and is_commit(sql) then
-    error("fn must not end the transaction of apply", 3)
+  elseif type(sql) == "string" and not self.allowed[sql] then
+    if is_commit(sql) then
+      error("fn must not end the transaction of apply", 3)
+    end
+    self.allowed[sql] = true
   end
 end
 
@@ -229,9 +232,9 @@ function FollowerDb:apply(batch, fn)
   if not self.marks:applied_seqno(shard) then
     return nil, ("%s: shard %d is not tracked"):format(self.path, shard), "UNKNOWN_SHARD"
   end
-  self.applying = true
+  self.applying, self.allowed = true, {}
   local returned, applied, message, code = pcall(apply, self, batch, fn)
-  self.applying = false
+  self.applying, self.allowed = false, nil -- may be long
   if self.database:in_transaction() then
     self.database:exec "ROLLBACK"
   end
