@@ -66,7 +66,7 @@ static inline void disk_write(int fd, const void *bytes, size_t size, off_t offs
 
 /* Does it and gives its microseconds. An answer is one operation: a disk's speed changes from one moment to the next,
  * so the contenders take turns by single ones. */
-static double disk_time(void (*operation)(void)) {
+static inline double disk_time(void (*operation)(void)) {
     double start = bench_now();
     operation();
     return (bench_now() - start) * 1e6;
