@@ -77,8 +77,10 @@ local function count(calls, program)
     "GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2,-AVX512F,-AVX512VL,-ERMS,-FSRM",
   }
   local output = read_command(
-    ("env -i PATH=\"$PATH\" %s setarch -R valgrind -q --tool=callgrind --callgrind-out-file=%s/out --dump-before=bench_mark %s < %s/requests")
-      :format(table.concat(environment, " "), directory, program, directory)
+    ('env -i PATH="$PATH" %s setarch -R valgrind -q --tool=callgrind --callgrind-out-file=%s/out '):format(
+      table.concat(environment, " "),
+      directory
+    ) .. ("--dump-before=bench_mark %s < %s/requests"):format(program, directory)
   )
   local totals = read_dumps(directory)
   os.execute(("rm -r '%s'"):format(directory))
@@ -149,6 +151,7 @@ if kept_for ~= now then
   print(("not compared: %s holds for %s; here is %s"):format(KEPT, kept_for or "nothing", now))
 end
 if failed then
-  print(("More instructions than %s keeps, or a call that it does not know. If that is meant: make bench-instructions UPDATE=1"):format(KEPT))
+  print(("More instructions than %s keeps, or a call that it does not know."):format(KEPT))
+  print "If that is meant: make bench-instructions UPDATE=1"
   os.exit(1)
 end
