@@ -35,7 +35,7 @@ SQLITE_MODULE = $(if $(shell pkg-config --exists sqlite3 && echo yes),$(BUILD)/l
 LIB_OBJECTS     = $(CORE:%=$(BUILD)/lib/%.o)
 MODULE_OBJECTS  = $(CORE:%=$(BUILD)/lua$(LUA)/core_%.o) $(BIND:%=$(BUILD)/lua$(LUA)/lua_%.o)
 
-.PHONY: all deps lint-deps bench-deps demo programs test spec benches bench lint check check-lua53 check-asan check-tsan check-waits install clean
+.PHONY: all deps lint-deps bench-deps demo programs test spec benches bench bench-instructions lint check check-lua53 check-asan check-tsan check-waits install clean
 .DELETE_ON_ERROR:
 all: $(MODULE) $(SQLITE_MODULE) $(BUILD)/libtidemark.a $(BUILD)/libtidemark.so $(BUILD)/tidemark.pc
 
@@ -151,8 +151,9 @@ $(BUILD)/bench/%.o: bench/workers/%.c
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libtidemark.a
 	$(CC) $(CFLAGS) $(LDFLAGS) $< $(LIB_OBJECTS) -o $@ -pthread
 
-# peers: nothing else needs them
-$(BUILD)/bench/lua$(LUA)/empty.so: bench/peers/empty.c
+# for Lua workers
+BENCH_MODULES = $(patsubst bench/modules/%.c,$(BUILD)/bench/lua$(LUA)/%.so,$(wildcard bench/modules/*.c))
+$(BUILD)/bench/lua$(LUA)/%.so: bench/modules/%.c
 	@mkdir -p $(@D)
 	$(COMPILE) $(LUA_CFLAGS) -shared $< -o $@
 
@@ -164,10 +165,6 @@ $(PEERS): $(BUILD)/bench/%: bench/peers/%.c
 	@mkdir -p $(@D)
 	$(COMPILE) $< -o $@ $(PEER_LIBS)
 
-$(BUILD)/bench/lua$(LUA)/records_loop.so: bench/peers/records_loop.c
-	@mkdir -p $(@D)
-	$(COMPILE) $(LUA_CFLAGS) -shared $< -o $@
-
 # Debian's own compiler where there is one, lest another one in PATH be measured; in a copy, for cargo writes beside the source
 RUST_BIN = $(if $(wildcard /usr/bin/cargo),/usr/bin/)
 RUST_PEER = $(if $(wildcard /usr/share/cargo/registry/serde_json-*),$(BUILD)/bench/rust/release/marks)
@@ -175,7 +172,7 @@ $(BUILD)/bench/rust/release/marks: $(wildcard bench/peers/rust/* bench/peers/rus
 	@rm -rf $(BUILD)/bench/rust && mkdir -p $(BUILD)/bench/rust && cp -r bench/peers/rust $(BUILD)/bench/rust/source
 	cd $(BUILD)/bench/rust/source && CARGO_HOME=home RUSTC=$(RUST_BIN)rustc $(RUST_BIN)cargo build --quiet --offline --release --target-dir ..
 
-benches: all $(BENCH:%=$(BUILD)/bench/%) $(BUILD)/bench/lua$(LUA)/empty.so $(BUILD)/bench/lua$(LUA)/records_loop.so $(RUST_PEER) $(PEERS)
+benches: all $(BENCH:%=$(BUILD)/bench/%) $(BENCH_MODULES) $(RUST_PEER) $(PEERS)
 
 # what is timed with the disk is in BENCH_DIR, which must be on one
 BENCH_DIR = $(BUILD)/bench
@@ -185,6 +182,10 @@ BENCH_ENV = BENCH_DIR='$(BENCH_DIR)' TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$
 # ROWS='Lua pattern' runs a part, REPORT=directory writes what it found there
 bench: benches
 	@$(BENCH_ENV) lua$(LUA) bench/run.lua $(if $(ROWS),--rows '$(ROWS)') $(if $(REPORT),--report '$(REPORT)') $(BENCH_OPTIONS)
+
+# against bench/instructions.txt; UPDATE=1 writes it
+bench-instructions: all $(BUILD)/bench/marks $(BENCH_MODULES)
+	@$(BENCH_ENV) lua$(LUA) bench/instructions.lua $(if $(UPDATE),--update)
 
 # ---- what CI runs besides ----
 
@@ -259,7 +260,7 @@ clean:
 
 PACKAGES      = gcc libc6-dev pkg-config lua5.4 liblua5.4-dev lua-busted lua-cjson lua-dkjson lua-luv lua-cqueues lua-argparse luarocks binutils libsqlite3-dev
 LINT_PACKAGES = clang clang-format cppcheck spin lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
-BENCH_PACKAGES = rustc cargo librust-serde-json-dev liblmdb-dev redis-server
+BENCH_PACKAGES = valgrind rustc cargo librust-serde-json-dev liblmdb-dev redis-server
 ROCKS         = busted lua-cjson dkjson luv cqueues argparse
 
 deps:

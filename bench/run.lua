@@ -6,6 +6,7 @@
 --- error: the exit code tells only whether all could be run.
 
 local measure = require "bench.measure"
+local report = require "bench.report"
 local results_table = require "bench.table"
 local workers = require "bench.workers"
 
@@ -39,3 +40,6 @@ for _, file in ipairs(GROUPS) do
   end
 end
 assert(#results > 0, "no row has this in its name: " .. options.rows)
+if options.report then
+  report.write(results, options.report, options)
+end

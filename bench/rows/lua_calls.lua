@@ -22,8 +22,8 @@ local empty = contender("empty C method", "empty")
 local function limit(what, label, case, target)
   add(what .. " against an empty C method", label, contender("tidemark", case), empty, true, { "<=", target })
 end
-limit("state:advance(shard, n)", "state:advance", "advance", 1.7)
-limit("bound advance(n)", "bound advance", "bound_advance", 0.9)
+limit("state:advance(shard, n)", "state:advance, rising", "advance", 1.7)
+limit("bound advance(n)", "bound advance, rising", "bound_advance", 0.9)
 limit("bound applied()", "bound applied", "bound_applied", 0.65)
 
 local function class(what, label, case, class_case, target)

@@ -6,6 +6,7 @@
 #include <malloc.h>
 #include <pthread.h>
 
+#include "../../csrc/core/crc32c.h"
 #include "serve.h"
 #include "tidemark.h"
 
@@ -158,6 +159,20 @@ static void run_decode(void *prepared, uint64_t count) {
     free(shards);
 }
 
+static void *prepare_bytes(unsigned size, unsigned threads) {
+    (void)threads;
+    char *bytes = calloc(1, (size_t)size * 1024);
+    if (bytes == NULL) bench_fail("no memory");
+    return bytes;
+}
+
+/* Of one KiB. */
+static void run_crc32c(void *prepared, uint64_t count) {
+    uint32_t crc = 0;
+    for (; count > 0; count--) crc = tidemark_crc32c(crc, prepared, 1024);
+    bench_sink = crc;
+}
+
 /* Bytes of the heap that a state takes: the mean of several, for a few bytes more or less are malloc's. */
 static double memory(unsigned size) {
     unsigned copies = 1 + 100000 / size;
@@ -186,6 +201,7 @@ int main(int count, char **arguments) {
         {"snapshot", prepare, run_snapshot, NULL},
         {"encode", prepare, run_encode, NULL},
         {"decode", prepare, run_decode, NULL},
+        {"crc32c", prepare_bytes, run_crc32c, NULL},
         {"memory", NULL, NULL, memory},
         {"memory_limit", NULL, NULL, memory_limit},
         {NULL, NULL, NULL, NULL},

@@ -1,5 +1,7 @@
---- What each contender in Lua shares: answers the lines on its input with nanoseconds per operation, one a line. `seconds` of one
---- measurement are its argument; how many operations fit is found at a case's first line and then kept.
+--- What each contender in Lua shares: answers the lines `case [count]` on its input with nanoseconds per operation, one a line.
+--- `seconds` of one measurement are its argument; how many operations fit is found at a case's first line and then kept, where the
+--- line does not fix it.
+local mark = require "mark"
 
 ---@param cases table<string, fun(count: integer)> each does that many operations
 return function(cases)
@@ -13,14 +15,20 @@ return function(cases)
   end
 
   io.stdout:setvbuf "line"
-  for name in io.lines() do
+  for line in io.lines() do
+    local name, fixed = line:match "^(%S+) ?(%d*)$"
     local case = assert(cases[name], "no such case")
-    if not counts[name] then
-      counts[name] = 64
-      while time(case, counts[name]) < seconds do
-        counts[name] = counts[name] * 2
+    local count = tonumber(fixed) or counts[name]
+    if not count then
+      count = 64
+      while time(case, count) < seconds do
+        count = count * 2
       end
+      counts[name] = count
     end
-    print(("%.17g"):format(time(case, counts[name]) / counts[name] * 1e9))
+    mark() -- callgrind is told to dump its counts at each: bench/instructions.lua
+    local value = time(case, count) / count * 1e9
+    mark()
+    print(("%.17g"):format(value))
   end
 end

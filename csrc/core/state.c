@@ -175,10 +175,10 @@ int tidemark_state_next(const tidemark_state *state, int after) {
 size_t tidemark_state_snapshot(const tidemark_state *state, tidemark_mark *marks, size_t capacity) {
     size_t count = 0;
     if (state->present == NULL) {
-        for (; count < state->count && count < capacity; count++) {
-            marks[count].shard = state->slots[count].shard;
-            marks[count].seqno = tidemark_slot_read(&state->slots[count]);
-        }
+        struct tidemark_slot *slots = state->slots;
+        size_t most = state->count < capacity ? state->count : capacity;
+        for (; count < most; count++)
+            marks[count] = (tidemark_mark){slots[count].shard, tidemark_slot_read(&slots[count])};
         return count;
     }
     for (int shard = tidemark_state_next(state, -1); shard >= 0 && count < capacity;
