@@ -116,6 +116,7 @@ $(WAIT_MUTANTS): $(BUILD)/spec/mutants/wait_broken_%: spec/c/mutants/wait_broken
 
 # its own malloc stands before the core's
 $(BUILD)/spec/wal_memory: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=free
+$(BUILD)/spec/wal_wakes_threads: LDFLAGS += -Wl,--wrap=syscall
 
 .SECONDARY:
 -include $(wildcard $(BUILD)/*/*.d $(BUILD)/bench/lua*/*.d $(BUILD)/lua*/spec/*.d $(BUILD)/spec/mutants/*.d)

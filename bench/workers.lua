@@ -22,6 +22,7 @@ return {
   verify = { command = build .. "/bench/verify" },
   lua = { command = lua .. " bench/workers/calls.lua" },
   durable = { command = build .. "/bench/durable" },
+  latency = { command = build .. "/bench/latency" },
   recovery = { command = build .. "/bench/recovery" },
   records = { command = lua .. " bench/workers/records.lua" },
   follow = { command = lua .. " bench/workers/follow.lua" },

@@ -189,7 +189,7 @@ describe("reference", function()
     { "Batch", "batch", "docs/meta/batch.lua", 6 },
     { "Wal", "wal", "docs/meta/wal.lua", 13 },
     { "Reader", "reader", "docs/meta/wal.lua", 3 },
-    { "Source", "source", "lua/tidemark/wal.lua", 6 },
+    { "Source", "source", "docs/meta/wal.lua", 6 },
   } do
     it("has every public Lua function of " .. class[1] .. ", and the types too", function()
       local name, handle, page, least = table.unpack(class)

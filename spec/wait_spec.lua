@@ -194,7 +194,7 @@ describe("the model of the hand-shake", function()
     return tonumber(output:match "errors: (%d+)"), output
   end
 
-  for _, right in ipairs { "", "-DKILL" } do
+  for _, right in ipairs { "", "-DKILL", "-DREADONLY", "-DREADONLY -DKILL" } do
     it("holds " .. right, function()
       if not can_run then
         pending "Spin is not installed, or it was checked in another run"
@@ -223,6 +223,6 @@ describe("the model of the hand-shake", function()
   end
 
   it("has mutants", function()
-    assert.equal(9, mutants)
+    assert.equal(11, mutants)
   end)
 end)

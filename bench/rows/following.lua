@@ -32,6 +32,24 @@ for _, size in ipairs { 1, 10, 100, 1000 } do
   }
 end
 
+local function latency(what, case, target)
+  rows[#rows + 1] = {
+    what = what .. " against fdatasync + futex wake",
+    contenders = {
+      { name = "tidemark", worker = "latency", ask = case .. " 128" },
+      { name = "fdatasync + wake", worker = "latency", ask = "bare 128" },
+    },
+    ratio = { "tidemark", "fdatasync + wake" },
+    target = target,
+    repeats = 8,
+    unit = "us",
+    label = what,
+    chart = "From an append to another process",
+  }
+end
+latency("append to read in another process", "read")
+latency("append to applied in another process, in Lua", "applied", { "<=", 2 })
+
 rows[#rows + 1] = {
   what = "peak memory of a follower, log of 64 MiB against 4 MiB",
   contenders = {

@@ -27,11 +27,15 @@
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && sizeof(_Atomic(int64_t)) == 8, "marks need lock-free 64-bit atomics");
 
+/* Bits of a slot's waiter word, see wait.c. */
+#define TIDEMARK_MAY_SLEEP   1u /* somebody may sleep on this mark; the next advance wakes and clears it */
+#define TIDEMARK_WAKE_ALWAYS 2u /* every advance wakes; never cleared */
+
 /* One cache line, so that advances of neighbouring shards do not slow each other. In the live file as well:
  * docs/formats.md. */
 struct tidemark_slot {
     _Atomic(int64_t) mark;    /* never decreases */
-    _Atomic(uint32_t) waiter; /* 1: somebody may sleep on this mark, see wait.c */
+    _Atomic(uint32_t) waiter; /* not 0: who advances wakes */
     uint32_t shard;           /* in memory only */
     char padding[48];
 };
@@ -91,7 +95,7 @@ static inline bool tidemark_slot_advance(struct tidemark_slot *slot, int64_t seq
     return false;
 }
 
-/* Wakes those who sleep on the marks of the state, and clears the slot's flag. wait.c */
+/* Wakes those who sleep on the marks of the state, and clears the slot's flag MAY_SLEEP. wait.c */
 void tidemark_state_wake(const struct tidemark_state *state, struct tidemark_slot *slot);
 
 /* The same for a slot of `state`, and wakes who may wait for its mark. */

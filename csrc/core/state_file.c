@@ -29,6 +29,7 @@
 #include "error.h"
 #include "live_file.h"
 #include "notes.h"
+#include "wait.h"
 
 /* Locks: docs/formats.md. */
 #define LOCK_ATTACH ((off_t)1 << 62)
@@ -343,6 +344,7 @@ static int state_of_checkpoint(const struct tidemark_checkpoint *checkpoint, tid
     tidemark_free(shards);
     if (result < 0) return result;
     (void)tidemark_state_advance_all(made, checkpoint->marks, checkpoint->count, NULL);
+    tidemark_state_wake_always(made); /* nobody will advance it: there is nothing to look for */
     tidemark_state_release(*state);
     *state = made;
     return 0;
@@ -397,7 +399,7 @@ int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const
         state->slots = file->live->slots;
         state->present = file->live->present;
         state->followed = (void *)(state + 1);
-        if (!readonly) state->event = &file->live->event;
+        state->event = &file->live->event;
     }
     state->readonly = readonly;
     state->file = file;

@@ -210,25 +210,11 @@ static int state_advance(lua_State *L) {
     return 1;
 }
 
-/* The table of shard to seqno that is argument 2, in a userdata that is pushed. */
-static const tidemark_mark *check_marks(lua_State *L, size_t *count) {
-    luaL_checktype(L, 2, LUA_TTABLE);
-    size_t room = tidemark_count_entries(L, 2), found = 0;
-    tidemark_mark *marks = lua_newuserdata(L, room * sizeof *marks + 1);
-    for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1), found++) {
-        luaL_argcheck(L, found < room, 2, TIDEMARK_TABLE_GREW);
-        marks[found].shard = (uint32_t)tidemark_check_element(L, 2, -2, TIDEMARK_SHARD_MAX, "shard id");
-        marks[found].seqno = tidemark_check_element(L, 2, -1, TIDEMARK_SEQNO_MAX, "seqno");
-    }
-    *count = found;
-    return marks;
-}
-
 static int state_advance_all(lua_State *L) {
     tidemark_error error;
     size_t count;
     (void)tidemark_replication_state_check(L, 1);
-    const tidemark_mark *marks = check_marks(L, &count);
+    const tidemark_mark *marks = tidemark_check_marks(L, 2, &count);
     int moved = tidemark_state_advance_all(tidemark_replication_state_check(L, 1), marks, count, &error);
     if (moved < 0) return tidemark_push_failure(L, &error);
     lua_pushinteger(L, moved);
@@ -364,7 +350,7 @@ static int state_wait_any(lua_State *L) {
     uint32_t shard;
     (void)tidemark_replication_state_check(L, 1);
     lua_Number timeout = tidemark_check_timeout(L, 3);
-    const tidemark_mark *marks = check_marks(L, &count);
+    const tidemark_mark *marks = tidemark_check_marks(L, 2, &count);
     tidemark_state *state = tidemark_replication_state_check(L, 1);
     if (tidemark_state_wait_any(state, marks, count, timeout, &shard, &error) < 0)
         return tidemark_push_failure(L, &error);

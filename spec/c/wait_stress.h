@@ -15,14 +15,14 @@
 
 #ifdef LATE_FLAG
 static _Thread_local _Atomic(uint32_t) *late;
-#undef atomic_store
-#define atomic_store(flag, value) ((value) ? (void)(late = (flag)) : (void)atomic_exchange(flag, value))
+#undef atomic_fetch_or
+#define atomic_fetch_or(flag, value) ((void)(value), late = (flag))
 #endif
 
 static void tidemark_futex_wait(_Atomic(uint32_t) *word, uint32_t value, bool shared, long nanoseconds) {
 #ifdef LATE_FLAG
     (void)usleep(10);
-    (void)atomic_exchange(late, 1);
+    (void)__atomic_fetch_or((uint32_t *)late, 1, __ATOMIC_SEQ_CST);
 #endif
     (void)shared;
     (void)nanoseconds;
