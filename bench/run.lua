@@ -10,7 +10,8 @@ local report = require "bench.report"
 local results_table = require "bench.table"
 local workers = require "bench.workers"
 
-local GROUPS = { "lua_calls", "marks", "states", "reading", "durable", "following", "recovery" } -- files of bench/rows, in the order of the table
+-- files of bench/rows, in the order of the table
+local GROUPS = { "lua_calls", "marks", "states", "reading", "durable", "following", "recovery" }
 
 local options = { rows = "", rounds = 25, seconds = 0.01 }
 for i = 1, #arg, 2 do
