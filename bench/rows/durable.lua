@@ -25,7 +25,7 @@ end
 local function speed(what, ours, other, target)
   rows[#rows + 1] = {
     what = what,
-    label = other.name,
+    label = what,
     contenders = { ours, other },
     ratio = { other.name, ours.name },
     target = target and { ">=", target },
@@ -52,8 +52,15 @@ local VALUE = 2700
 speed("save of 128 shards against tmp + fsync + rename + fsync", save(128),
   contender("tmp + rename", "durable", "renamed_save 128"), 4)
 speed("save of 128 shards against LMDB", save(128), contender("LMDB", "lmdb", "save " .. VALUE), 1.4)
-speed("save of 128 shards against SQLite, FULL", save(128), contender("SQLite", "sqlite", "save " .. VALUE), 1.4)
+speed("save of 128 shards against SQLite, FULL", save(128), contender("SQLite", "sqlite", "save_journal " .. VALUE), 1.4)
+speed("save of 128 shards against SQLite, FULL, WAL", save(128), contender("SQLite, WAL", "sqlite", "save " .. VALUE), 1.4)
 speed("save of 128 shards against Redis, always", save(128), contender("Redis", "redis", "save " .. VALUE))
+-- What one sync can gain at all on this disk.
+local raw = contender(RAW, "durable", "raw_save 128")
+speed("limit: pwrite + fdatasync against tmp + fsync + rename + fsync", raw,
+  contender("tmp + rename", "durable", "renamed_save 128"))
+speed("limit: pwrite + fdatasync against LMDB", raw, contender("LMDB", "lmdb", "save " .. VALUE))
+speed("limit: pwrite + fdatasync against SQLite, FULL, WAL", raw, contender("SQLite, WAL", "sqlite", "save " .. VALUE))
 for _, shards in ipairs { 128, 65536 } do
   speed(("Lua, save of %d shards against cjson + write + rename, not durable"):format(shards),
     contender("tidemark", "save", "save " .. shards), contender("cjson + rename", "save", "cjson " .. shards))

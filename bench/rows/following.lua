@@ -2,19 +2,25 @@
 
 local rows = {}
 
-for _, size in ipairs { 16, 128, 1024, 8192 } do
+local function records(method, size)
   rows[#rows + 1] = {
-    what = ("batch:records() into a Lua function, bytes of a record: %d"):format(size),
+    what = ("batch:%s into a Lua function, bytes of a record: %d"):format(method, size),
     contenders = {
       { name = "C loop", worker = "records", ask = "loop " .. size },
-      { name = "tidemark", worker = "records", ask = "batch " .. size },
+      { name = "tidemark", worker = "records", ask = ("%s %d"):format(method, size) },
     },
     ratio = { "C loop", "tidemark" },
     target = { ">=", 0.8 },
     unit = "ns",
-    chart = "Records into a Lua function, by bytes",
+    chart = ("batch:%s into a Lua function by bytes"):format(method),
     x = size,
   }
+end
+for _, size in ipairs { 16, 128, 1024, 8192 } do
+  records("each", size)
+end
+for _, size in ipairs { 16, 128, 1024, 8192 } do
+  records("records", size)
 end
 
 for _, size in ipairs { 1, 10, 100, 1000 } do
@@ -27,7 +33,7 @@ for _, size in ipairs { 1, 10, 100, 1000 } do
     ratio = { "C and SQLite", "tidemark" },
     target = { ">=", 0.8 },
     unit = "us",
-    chart = "A follower into SQLite, by records of a batch",
+    chart = "A follower into SQLite by records of a batch",
     x = size,
   }
 end
