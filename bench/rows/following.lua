@@ -33,7 +33,7 @@ for _, size in ipairs { 1, 10, 100, 1000 } do
     ratio = { "C and SQLite", "tidemark" },
     target = { ">=", 0.8 },
     unit = "us",
-    chart = "A follower into SQLite by records of a batch",
+    chart = "A follower into SQLite by records",
     x = size,
   }
 end
