@@ -26,7 +26,7 @@ CORE  := $(patsubst csrc/core/%.c,%,$(wildcard csrc/core/*.c))
 BIND  := $(patsubst csrc/lua/%.c,%,$(wildcard csrc/lua/*.c))
 SQLITE := $(patsubst csrc/sqlite/%.c,%,$(wildcard csrc/sqlite/*.c))
 PROGS := $(patsubst spec/c/%.c,%,$(wildcard spec/c/*.c))
-BENCH := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
+BENCH := $(patsubst bench/workers/%.c,%,$(wildcard bench/workers/*.c))
 MODULE = $(BUILD)/lua$(LUA)/tidemark/core.so
 # only where libsqlite3 is: the rest does not need it
 SQLITE_MODULE = $(if $(shell pkg-config --exists sqlite3 && echo yes),$(BUILD)/lua$(LUA)/tidemark/sqlite.so)
@@ -35,7 +35,7 @@ SQLITE_MODULE = $(if $(shell pkg-config --exists sqlite3 && echo yes),$(BUILD)/l
 LIB_OBJECTS     = $(CORE:%=$(BUILD)/lib/%.o)
 MODULE_OBJECTS  = $(CORE:%=$(BUILD)/lua$(LUA)/core_%.o) $(BIND:%=$(BUILD)/lua$(LUA)/lua_%.o)
 
-.PHONY: all deps lint-deps host-deps demo programs test spec benches bench lint check check-lua53 check-asan check-tsan check-waits install clean
+.PHONY: all deps lint-deps host-deps bench-deps demo programs test spec benches bench bench-instructions lint check check-lua53 check-asan check-tsan check-waits install clean
 .DELETE_ON_ERROR:
 all: $(MODULE) $(SQLITE_MODULE) $(BUILD)/libtidemark.a $(BUILD)/libtidemark.so $(BUILD)/tidemark.pc
 
@@ -128,7 +128,7 @@ $(BUILD)/spec/wal_memory: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=free
 $(BUILD)/spec/wal_wakes_threads: LDFLAGS += -Wl,--wrap=syscall
 
 .SECONDARY:
--include $(wildcard $(BUILD)/*/*.d $(BUILD)/lua*/spec/*.d $(BUILD)/spec/mutants/*.d $(BUILD)/lua*/spec/mutants/*.d)
+-include $(wildcard $(BUILD)/*/*.d $(BUILD)/bench/lua*/*.d $(BUILD)/lua*/spec/*.d $(BUILD)/spec/mutants/*.d $(BUILD)/lua*/spec/mutants/*.d)
 
 under = $(subst .,_,$(LUA))
 SPEC_ENV = TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) TIDEMARK_CFLAGS='$(CFLAGS) $(LDFLAGS)' \
@@ -154,17 +154,48 @@ run-demo: all
 # ---- benchmarks ----
 
 # linked statically: they may reach internals, to compare with
-$(BUILD)/bench/%.o: bench/%.c
+$(BUILD)/bench/%.o: bench/workers/%.c
 	@mkdir -p $(@D)
 	$(COMPILE) -c $< -o $@
 
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libtidemark.a
 	$(CC) $(CFLAGS) $(LDFLAGS) $< $(LIB_OBJECTS) -o $@ -pthread
 
-benches: $(BENCH:%=$(BUILD)/bench/%)
+# for Lua workers
+BENCH_MODULES = $(patsubst bench/modules/%.c,$(BUILD)/bench/lua$(LUA)/%.so,$(wildcard bench/modules/*.c))
+$(BUILD)/bench/lua$(LUA)/%.so: bench/modules/%.c
+	@mkdir -p $(@D)
+	$(COMPILE) $(LUA_CFLAGS) -shared $< -o $@
 
-bench: all benches
-	@for name in $(BENCH); do $(SPEC_ENV) $(BUILD)/bench/$$name || exit 1; done
+# SQLite is there where follower databases can be built at all
+PEERS = $(if $(SQLITE_MODULE),$(BUILD)/bench/sqlite) $(if $(wildcard /usr/include/lmdb.h),$(BUILD)/bench/lmdb) $(BUILD)/bench/redis
+$(BUILD)/bench/sqlite: PEER_LIBS = -lsqlite3
+$(BUILD)/bench/lmdb: PEER_LIBS = -llmdb
+$(PEERS): $(BUILD)/bench/%: bench/peers/%.c
+	@mkdir -p $(@D)
+	$(COMPILE) $< -o $@ $(PEER_LIBS)
+
+# Debian's own compiler where there is one, lest another one in PATH be measured; in a copy, for cargo writes beside the source
+RUST_BIN = $(if $(wildcard /usr/bin/cargo),/usr/bin/)
+RUST_PEER = $(if $(wildcard /usr/share/cargo/registry/serde_json-*),$(BUILD)/bench/rust/release/marks)
+$(BUILD)/bench/rust/release/marks: $(wildcard bench/peers/rust/* bench/peers/rust/*/*)
+	@rm -rf $(BUILD)/bench/rust && mkdir -p $(BUILD)/bench/rust && cp -r bench/peers/rust $(BUILD)/bench/rust/source
+	cd $(BUILD)/bench/rust/source && CARGO_HOME=home RUSTC=$(RUST_BIN)rustc $(RUST_BIN)cargo build --quiet --offline --release --target-dir ..
+
+benches: all $(BENCH:%=$(BUILD)/bench/%) $(BENCH_MODULES) $(RUST_PEER) $(PEERS)
+
+# what is timed with the disk is in BENCH_DIR, which must be on one
+BENCH_DIR = $(BUILD)/bench
+BENCH_ENV = BENCH_DIR='$(BENCH_DIR)' TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) LUA_PATH_$(under)='./?.lua;lua/?.lua;lua/?/init.lua;;' \
+            LUA_CPATH_$(under)='$(BUILD)/lua$(LUA)/?.so;$(BUILD)/bench/lua$(LUA)/?.so;;'
+
+# ROWS='Lua pattern' runs a part, REPORT=directory writes what it found there
+bench: benches
+	@$(BENCH_ENV) lua$(LUA) bench/run.lua $(if $(ROWS),--rows '$(ROWS)') $(if $(REPORT),--report '$(REPORT)') $(BENCH_OPTIONS)
+
+# against bench/instructions.txt; UPDATE=1 writes it
+bench-instructions: all $(BUILD)/bench/marks $(BENCH_MODULES)
+	@$(BENCH_ENV) lua$(LUA) bench/instructions.lua $(if $(UPDATE),--update)
 
 # ---- what CI runs besides ----
 
@@ -202,8 +233,8 @@ check-waits: $(WAIT_MUTANTS)
 	    echo "$$mutant: loses a wake, as it should"; \
 	done
 
-LUACHECK = luacheck --quiet lua spec examples bin/tidemark *.rockspec rocks/*.rockspec
-SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch] spec/c/*/*.[ch] bench/*.c)
+LUACHECK = luacheck --quiet lua spec examples bench bin/tidemark *.rockspec rocks/*.rockspec
+SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch] spec/c/*/*.[ch] bench/*/*.[ch])
 
 # ctuuninitvar: an error that is written on failure only is passed unset
 lint:
@@ -242,6 +273,8 @@ LINT_PACKAGES = clang clang-format cppcheck spin lua-check lua5.3 liblua5.3-dev 
 HOST_DAEMONS  = haproxy lighttpd prosody
 # HAProxy links Lua 5.3
 HOST_PACKAGES = lighttpd-modules-lua curl wrk liblua5.3-dev
+BENCH_DAEMONS = redis-server
+BENCH_PACKAGES = valgrind rustc cargo librust-serde-json-dev liblmdb-dev
 ROCKS         = busted lua-cjson dkjson luv cqueues argparse
 
 deps:
@@ -252,3 +285,6 @@ lint-deps:
 
 host-deps:
 	@sh scripts/deps.sh '$(HOST_PACKAGES)' '' '$(HOST_DAEMONS)'
+
+bench-deps:
+	@sh scripts/deps.sh '$(PACKAGES) $(BENCH_PACKAGES)' '$(ROCKS)' '$(BENCH_DAEMONS)'

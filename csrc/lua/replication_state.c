@@ -199,12 +199,15 @@ static int push_no_advance(lua_State *L, int code, uint32_t shard) {
     return 3;
 }
 
+/* Hot: inline what tidemark_state_advance does, its checks done once. */
 static int state_advance(lua_State *L) {
     tidemark_state *state = tidemark_replication_state_check(L, 1);
     uint32_t shard = tidemark_check_shard(L, 2);
-    int moved = tidemark_state_advance(state, shard, tidemark_check_seqno(L, 3));
-    if (moved < 0) return push_no_advance(L, moved, shard);
-    lua_pushboolean(L, moved);
+    int64_t seqno = tidemark_check_seqno(L, 3);
+    struct tidemark_slot *slot = tidemark_state_slot(state, shard);
+    if (slot == NULL) return push_no_advance(L, TIDEMARK_EUNKNOWN_SHARD, shard);
+    if (state->readonly) return push_no_advance(L, TIDEMARK_EREADONLY, shard);
+    lua_pushboolean(L, tidemark_state_advance_slot(state, slot, seqno));
     return 1;
 }
 
