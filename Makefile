@@ -5,8 +5,9 @@
 #   make test       deps, build, every spec
 #   make lint       warnings, formatting, static analysis, exported names
 #   make check      the specs under Lua 5.3 and under AddressSanitizer, the thread programs under ThreadSanitizer
-#   make bench      runs the benchmarks: they print ratios and assert nothing
+#   make bench      contenders side by side: prints ratios, asserts nothing. make bench-deps installs the peers
 #   make install    PREFIX=/usr/local DESTDIR=
+#   make bench-instructions  counts the instructions of hot calls; no more than 3% above bench/instructions.txt
 #   make deps       installs what build and test need; make lint-deps what lint and check need; make host-deps the servers of examples/
 
 LUA     = 5.4
@@ -35,7 +36,7 @@ SQLITE_MODULE = $(if $(shell pkg-config --exists sqlite3 && echo yes),$(BUILD)/l
 LIB_OBJECTS     = $(CORE:%=$(BUILD)/lib/%.o)
 MODULE_OBJECTS  = $(CORE:%=$(BUILD)/lua$(LUA)/core_%.o) $(BIND:%=$(BUILD)/lua$(LUA)/lua_%.o)
 
-.PHONY: all deps lint-deps host-deps bench-deps demo programs test spec benches bench bench-instructions lint check check-lua53 check-asan check-tsan check-waits install clean
+.PHONY: all deps lint-deps host-deps bench-deps demo programs test spec bench-programs benches bench bench-instructions lint check check-lua53 check-asan check-tsan check-waits install clean
 .DELETE_ON_ERROR:
 all: $(MODULE) $(SQLITE_MODULE) $(BUILD)/libtidemark.a $(BUILD)/libtidemark.so $(BUILD)/tidemark.pc
 
@@ -182,7 +183,9 @@ $(BUILD)/bench/rust/release/marks: $(wildcard bench/peers/rust/* bench/peers/rus
 	@rm -rf $(BUILD)/bench/rust && mkdir -p $(BUILD)/bench/rust && cp -r bench/peers/rust $(BUILD)/bench/rust/source
 	cd $(BUILD)/bench/rust/source && CARGO_HOME=home RUSTC=$(RUST_BIN)rustc $(RUST_BIN)cargo build --quiet --offline --release --target-dir ..
 
-benches: all $(BENCH:%=$(BUILD)/bench/%) $(BENCH_MODULES) $(RUST_PEER) $(PEERS)
+bench-programs: all $(BENCH:%=$(BUILD)/bench/%) $(BENCH_MODULES)
+
+benches: bench-programs $(RUST_PEER) $(PEERS)
 
 # what is timed with the disk is in BENCH_DIR, which must be on one
 BENCH_DIR = $(BUILD)/bench
@@ -241,7 +244,7 @@ lint:
 	$(LUACHECK)
 	clang-format --dry-run -Werror $(SOURCES)
 	@for cc in gcc clang; do for lua in 5.4 5.3; do \
-	    $(MAKE) --no-print-directory all programs benches CC=$$cc LUA=$$lua BUILD=build/lint-$$cc-$$lua CFLAGS='-O2 -Werror' || exit 1; \
+	    $(MAKE) --no-print-directory all programs bench-programs CC=$$cc LUA=$$lua BUILD=build/lint-$$cc-$$lua CFLAGS='-O2 -Werror' || exit 1; \
 	done; done
 	cppcheck --quiet --std=c11 --error-exitcode=1 --enable=warning,portability -UTIDEMARK_ALLOC_H -UTIDEMARK_FUTEX_H \
 	    --suppress=ctuuninitvar -Icsrc/include csrc
@@ -269,7 +272,7 @@ clean:
 # ---- dependencies: Debian's packages where there is apt, else luarocks for the Lua ones ----
 
 PACKAGES      = gcc libc6-dev pkg-config lua5.4 liblua5.4-dev lua-busted lua-cjson lua-dkjson lua-luv lua-cqueues lua-argparse luarocks binutils libsqlite3-dev
-LINT_PACKAGES = clang clang-format cppcheck spin lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
+LINT_PACKAGES = clang clang-format cppcheck spin valgrind lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
 HOST_DAEMONS  = haproxy lighttpd prosody
 # HAProxy links Lua 5.3
 HOST_PACKAGES = lighttpd-modules-lua curl wrk liblua5.3-dev

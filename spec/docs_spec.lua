@@ -3,7 +3,7 @@
 local markdown = require "spec.support.markdown"
 local sandbox = require "spec.support.sandbox"
 
-local PAGES = { "README.md", "docs/guide.md", "docs/reference.md", "docs/embedding.md", "docs/formats.md" }
+local PAGES = { "README.md", "docs/guide.md", "docs/reference.md", "docs/embedding.md", "docs/formats.md", "docs/performance.md" }
 local build = os.getenv "TIDEMARK_BUILD" or "build"
 local interpreter = os.getenv "TIDEMARK_LUA" or "lua5.4"
 local here = io.popen("pwd"):read "l"
