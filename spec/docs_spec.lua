@@ -3,7 +3,8 @@
 local markdown = require "spec.support.markdown"
 local sandbox = require "spec.support.sandbox"
 
-local PAGES = { "README.md", "docs/guide.md", "docs/reference.md", "docs/embedding.md", "docs/formats.md", "docs/performance.md" }
+local PAGES = { "README.md", "docs/guide.md", "docs/reference.md", "docs/embedding.md", "docs/formats.md", "docs/performance.md",
+  "docs/performance-log.md" }
 local build = os.getenv "TIDEMARK_BUILD" or "build"
 local interpreter = os.getenv "TIDEMARK_LUA" or "lua5.4"
 local here = io.popen("pwd"):read "l"
