@@ -18,7 +18,8 @@ local function add(what, case, size, target, chart)
 end
 
 for _, size in ipairs { 1, 16, 64, 256, 1024, 4096 } do
-  add("opening after a kill against reading its last segment", "reopen", size, size == 1024 and 1.2 or nil, "Opening after a kill by mebibytes")
+  local target = size == 1024 and 1.2 or nil
+  add("opening after a kill against reading its last segment", "reopen", size, target, "Opening after a kill by mebibytes")
 end
 for _, size in ipairs { 1, 1024 } do
   add("opening after a kill, the last segment not synced", "unsynced", size)
