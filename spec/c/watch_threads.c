@@ -99,7 +99,6 @@ static void *advance_or_watch(void *number) {
     }
     for (int at = 0; at < POOL; at++) { /* nobody advances any more */
         bool there = tidemark_state_applied_seqno(shared, shards[at]) >= seqnos[at];
-        ready += there;
         wrong += readable(fds[at], 0) != there || tidemark_watch_ready(watches[at]) != there;
         ready += there;
         tidemark_watch_close(watches[at]);
