@@ -1,4 +1,4 @@
---- Waiting for a log costs next to nothing: processor time, descriptors; and it can be interrupted.
+--- Waiting for a log costs next to nothing: sleeps, descriptors; and it can be interrupted.
 
 local Batch = require "tidemark.batch"
 local Follower = require "tidemark.follower"
@@ -17,8 +17,8 @@ after_each(log.close)
 
 teardown(sandbox.cleanup)
 
--- What each child does for a second. It prints the seconds of processor time that this took: one of the two bounds in time that these
--- specs have, for a wait that polls is right in everything else.
+-- What each child does for a second. It prints how often it went to sleep meanwhile, by the kernel's count: a wait that polls, every
+-- 5 ms or more often, is right in everything else. (Processor time would depend on what else the machine does.)
 local WAITS = {
   ["state:wait_for"] = "assert(select(3, state:wait_for(0, 100, 1)) == 'TIMEOUT')",
   ["state:wait_any"] = "assert(select(3, state:wait_any({ [0] = 100, [3] = 100 }, 1)) == 'TIMEOUT')",
@@ -39,16 +39,22 @@ local CHILD = [[
   while follower:step(0) > 0 do end
   wait = assert(load("local state, heads, source, reader, follower = ...; " .. wait))
   collectgarbage()
+  local function sleeps()
+    for line in io.lines "/proc/self/status" do
+      local count = line:match "^voluntary_ctxt_switches:%s*(%d+)"
+      if count then return math.tointeger(tonumber(count)) end
+    end
+  end
   local clock = require("tidemark.core").clock
-  local began, used = clock.now(), os.clock()
+  local began, before, used = clock.now(), sleeps(), os.clock()
   wait(state, heads, source, reader, follower)
-  used = os.clock() - used
-  assert(clock.now() - began >= 1)
-  print(("%.6f"):format(used))
+  local count = sleeps() - before
+  assert(clock.now() - began >= 1 and os.clock() - used < 0.25) -- nor does it compute
+  print(count)
 ]]
 
 describe("a wait of a second", function()
-  it("takes less than 5 ms of processor time", function()
+  it("is no more than a few sleeps", function()
     local wal = assert(log.open { shards = { 0, 3 } })
     wal:append(0, { "a" })
     wal:append(3, { "b" })
@@ -57,9 +63,9 @@ describe("a wait of a second", function()
       children[name] = sandbox.start(CHILD, directory, ("%s.%s"):format(directory, name:gsub("%W", "_")), wait)
     end
     for name, child in pairs(children) do
-      local used = child:read_line()
+      local sleeps = child:read_line()
       assert.is_true(child:wait())
-      assert.truthy(tonumber(used) < 0.005, ("%s: %s s"):format(name, used))
+      assert.truthy(tonumber(sleeps) < 60, ("%s: %s sleeps"):format(name, sleeps))
     end
   end)
 end)
