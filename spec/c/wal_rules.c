@@ -354,20 +354,33 @@ static void pruned_while_it_is_verified(void) {
     CHECK_INT(report.segments, 3 * count - 1);
 }
 
-/* In another process: reads all that becomes durable while the parent rotates and prunes behind it. */
+/* A reader that begins with the record *seqno, or with the first one behind it that is not pruned: then *seqno is that
+ * one's. */
+static tidemark_wal_reader *open_from(int64_t *seqno) {
+    tidemark_wal_reader *reader;
+    int code;
+    while ((reader = open_reader(*seqno - 1, &code)) == NULL && code == TIDEMARK_EPRUNED) (*seqno)++;
+    if (reader == NULL) {
+        printf("    %d at %lld: %s\n", code, (long long)*seqno, failure.message);
+        check_failures++;
+    }
+    return reader;
+}
+
+/* In another process: reads all that becomes durable while the parent rotates and prunes behind it, from the beginning
+ * or from where it comes in time. */
 static void follow(void) {
     int code;
-    tidemark_wal_reader *reader = open_reader(0, &code);
+    int64_t seqno = 1;
+    tidemark_wal_reader *reader = open_from(&seqno);
     static unsigned char bytes[4096];
-    for (int64_t seqno = 1; seqno <= 300;) {
+    while (reader != NULL && seqno <= 300) {
         tidemark_batch batch;
         code = tidemark_wal_reader_wait(reader, 10, &batch, &failure);
         if (code == 0) code = tidemark_wal_reader_read(reader, bytes, &failure);
         if (code == TIDEMARK_EPRUNED) { /* it fell behind: begins anew, further on */
             tidemark_wal_reader_close(reader);
-            while ((reader = open_reader(seqno, &code)) == NULL && code == TIDEMARK_EPRUNED) seqno++;
-            if (reader == NULL) break;
-            seqno++;
+            reader = open_from(&seqno);
             continue;
         }
         if (code < 0 || batch.first_seqno != seqno) {
