@@ -14,7 +14,8 @@ describe("the C host", function()
   setup(function()
     directory = sandbox.tempdir()
     prefix = directory .. "/prefix"
-    local ok, output = shell.run(("LD_PRELOAD= MAKEFLAGS= make -s install LUA=%s BUILD='%s' PREFIX='%s'"):format(lua_version, build, prefix))
+    local install = "LD_PRELOAD= MAKEFLAGS= make -s install LUA=%s BUILD='%s' PREFIX='%s'"
+    local ok, output = shell.run(install:format(lua_version, build, prefix))
     assert(ok, output)
     assert(shell.run(("MAKEFLAGS= make -s '%s/tidemark.pc' BUILD='%s'"):format(build, build)))
     -- with the sanitizer of this run, if there is one
@@ -72,7 +73,8 @@ describe("the C host", function()
     } do
       assert.equal(case[2], connection:ask(case[1]))
     end
-    for _, line in ipairs { "advance 0 -1", "advance 0 9223372036854775808", "advance 0", "advance 0 x", "mark -1", "mark 65536", "mark" } do
+    for _, line in ipairs { "advance 0 -1", "advance 0 9223372036854775808", "advance 0", "advance 0 x", "mark -1", "mark 65536",
+      "mark" } do
       assert.truthy(connection:ask(line):find "^error: .*bad argument", line)
     end
     assert.equal('{"0":42,"1":0,"2":0,"3":9223372036854775807}', connection:ask "marks")
@@ -136,8 +138,9 @@ describe("the C host", function()
     local connections = {}
     for i = 1, 4 do
       connections[i] = host.connect(port)
-      assert.equal("0", connections[i]:ask "mark 0")
-      connections[i]:send "wait 0 1 300\nwait 0 2 300\n" -- the second one begins when the first is interrupted
+      -- in one piece: who has the answer to the first line knows that the host has the others; the second wait begins when
+      -- the first one is interrupted
+      assert.equal("0", connections[i]:ask "mark 0\nwait 0 1 300\nwait 0 2 300")
     end
     stop()
     for i = 1, 4 do
