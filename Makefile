@@ -5,8 +5,9 @@
 #   make test       deps, build, every spec
 #   make lint       warnings, formatting, static analysis, exported names
 #   make check      the specs under Lua 5.3 and under AddressSanitizer, the thread programs under ThreadSanitizer
-#   make bench      runs the benchmarks: they print ratios and assert nothing
+#   make bench      contenders side by side: prints ratios, asserts nothing. make bench-deps installs the peers
 #   make install    PREFIX=/usr/local DESTDIR=
+#   make bench-instructions  counts the instructions of hot calls; no more than 3% above bench/instructions.txt
 #   make deps       installs what build and test need; make lint-deps what lint and check need; make host-deps the servers of examples/
 
 LUA     = 5.4
@@ -26,7 +27,7 @@ CORE  := $(patsubst csrc/core/%.c,%,$(wildcard csrc/core/*.c))
 BIND  := $(patsubst csrc/lua/%.c,%,$(wildcard csrc/lua/*.c))
 SQLITE := $(patsubst csrc/sqlite/%.c,%,$(wildcard csrc/sqlite/*.c))
 PROGS := $(patsubst spec/c/%.c,%,$(wildcard spec/c/*.c))
-BENCH := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
+BENCH := $(patsubst bench/workers/%.c,%,$(wildcard bench/workers/*.c))
 MODULE = $(BUILD)/lua$(LUA)/tidemark/core.so
 # only where libsqlite3 is: the rest does not need it
 SQLITE_MODULE = $(if $(shell pkg-config --exists sqlite3 && echo yes),$(BUILD)/lua$(LUA)/tidemark/sqlite.so)
@@ -35,7 +36,7 @@ SQLITE_MODULE = $(if $(shell pkg-config --exists sqlite3 && echo yes),$(BUILD)/l
 LIB_OBJECTS     = $(CORE:%=$(BUILD)/lib/%.o)
 MODULE_OBJECTS  = $(CORE:%=$(BUILD)/lua$(LUA)/core_%.o) $(BIND:%=$(BUILD)/lua$(LUA)/lua_%.o)
 
-.PHONY: all deps lint-deps host-deps demo programs test spec benches bench lint check check-lua53 check-asan check-tsan check-waits install clean
+.PHONY: all deps lint-deps host-deps bench-deps demo programs test spec bench-programs benches bench bench-instructions lint check check-lua53 check-asan check-tsan check-waits install clean
 .DELETE_ON_ERROR:
 all: $(MODULE) $(SQLITE_MODULE) $(BUILD)/libtidemark.a $(BUILD)/libtidemark.so $(BUILD)/tidemark.pc
 
@@ -100,6 +101,10 @@ $(BUILD)/lua$(LUA)/spec/%: $(BUILD)/lua$(LUA)/spec/%.o $(MODULE_OBJECTS)
 $(addprefix $(BUILD)/spec/,state_memory wait_handshake wait_stress_threads): $(BUILD)/spec/%: $(BUILD)/spec/%.o
 	$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ -pthread
 
+# these include one, and take the others from the archive
+$(addprefix $(BUILD)/spec/,watch watch_pipe): $(BUILD)/spec/%: $(BUILD)/spec/%.o $(BUILD)/libtidemark.a
+	$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ -pthread
+
 $(BUILD)/spec/%: $(BUILD)/spec/%.o $(BUILD)/libtidemark.a
 	$(CC) $(CFLAGS) $(LDFLAGS) $< $(LIB_OBJECTS) -o $@ -pthread
 
@@ -109,6 +114,11 @@ $(MUTANTS): $(BUILD)/spec/mutants/state_relaxed_%: spec/c/mutants/state_relaxed.
 	@mkdir -p $(@D)
 	$(COMPILE) -Wno-unused-function -DRELAXED_$* $(LDFLAGS) $< $(BUILD)/lib/error.o -o $@ -pthread
 
+LUA_MUTANT = $(BUILD)/lua$(LUA)/spec/mutants/lua_relaxed
+$(LUA_MUTANT): spec/c/mutants/lua_relaxed.c $(BUILD)/lua$(LUA)/spec/lua_threads.o $(filter-out %/core_state.o %/lua_replication_state.o,$(MODULE_OBJECTS))
+	@mkdir -p $(@D)
+	$(COMPILE) -Wno-unused-function -DTIDEMARK_MODULE $(LUA_CFLAGS) $(LDFLAGS) $^ -o $@ $(LUA_LIBS) -pthread
+
 WAIT_MUTANTS = $(addprefix $(BUILD)/spec/mutants/wait_broken_,NO_WAKE LATE_FLAG)
 $(WAIT_MUTANTS): $(BUILD)/spec/mutants/wait_broken_%: spec/c/mutants/wait_broken.c
 	@mkdir -p $(@D)
@@ -116,9 +126,10 @@ $(WAIT_MUTANTS): $(BUILD)/spec/mutants/wait_broken_%: spec/c/mutants/wait_broken
 
 # its own malloc stands before the core's
 $(BUILD)/spec/wal_memory: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=free
+$(BUILD)/spec/wal_wakes_threads: LDFLAGS += -Wl,--wrap=syscall
 
 .SECONDARY:
--include $(wildcard $(BUILD)/*/*.d $(BUILD)/lua*/spec/*.d $(BUILD)/spec/mutants/*.d)
+-include $(wildcard $(BUILD)/*/*.d $(BUILD)/bench/lua*/*.d $(BUILD)/lua*/spec/*.d $(BUILD)/spec/mutants/*.d $(BUILD)/lua*/spec/mutants/*.d)
 
 under = $(subst .,_,$(LUA))
 SPEC_ENV = TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) TIDEMARK_CFLAGS='$(CFLAGS) $(LDFLAGS)' \
@@ -144,17 +155,50 @@ run-demo: all
 # ---- benchmarks ----
 
 # linked statically: they may reach internals, to compare with
-$(BUILD)/bench/%.o: bench/%.c
+$(BUILD)/bench/%.o: bench/workers/%.c
 	@mkdir -p $(@D)
 	$(COMPILE) -c $< -o $@
 
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libtidemark.a
 	$(CC) $(CFLAGS) $(LDFLAGS) $< $(LIB_OBJECTS) -o $@ -pthread
 
-benches: $(BENCH:%=$(BUILD)/bench/%)
+# for Lua workers
+BENCH_MODULES = $(patsubst bench/modules/%.c,$(BUILD)/bench/lua$(LUA)/%.so,$(wildcard bench/modules/*.c))
+$(BUILD)/bench/lua$(LUA)/%.so: bench/modules/%.c
+	@mkdir -p $(@D)
+	$(COMPILE) $(LUA_CFLAGS) -shared $< -o $@
 
+# SQLite is there where follower databases can be built at all
+PEERS = $(if $(SQLITE_MODULE),$(BUILD)/bench/sqlite) $(if $(wildcard /usr/include/lmdb.h),$(BUILD)/bench/lmdb) $(BUILD)/bench/redis
+$(BUILD)/bench/sqlite: PEER_LIBS = -lsqlite3
+$(BUILD)/bench/lmdb: PEER_LIBS = -llmdb
+$(PEERS): $(BUILD)/bench/%: bench/peers/%.c
+	@mkdir -p $(@D)
+	$(COMPILE) $< -o $@ $(PEER_LIBS)
+
+# Debian's own compiler where there is one, lest another one in PATH be measured; in a copy, for cargo writes beside the source
+RUST_BIN = $(if $(wildcard /usr/bin/cargo),/usr/bin/)
+RUST_PEER = $(if $(wildcard /usr/share/cargo/registry/serde_json-*),$(BUILD)/bench/rust/release/marks)
+$(BUILD)/bench/rust/release/marks: $(wildcard bench/peers/rust/* bench/peers/rust/*/*)
+	@rm -rf $(BUILD)/bench/rust && mkdir -p $(BUILD)/bench/rust && cp -r bench/peers/rust $(BUILD)/bench/rust/source
+	cd $(BUILD)/bench/rust/source && CARGO_HOME=home RUSTC=$(RUST_BIN)rustc $(RUST_BIN)cargo build --quiet --offline --release --target-dir ..
+
+bench-programs: all $(BENCH:%=$(BUILD)/bench/%) $(BENCH_MODULES)
+
+benches: bench-programs $(RUST_PEER) $(PEERS)
+
+# what is timed with the disk is in BENCH_DIR, which must be on one
+BENCH_DIR = $(BUILD)/bench
+BENCH_ENV = BENCH_DIR='$(BENCH_DIR)' TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) LUA_PATH_$(under)='./?.lua;lua/?.lua;lua/?/init.lua;;' \
+            LUA_CPATH_$(under)='$(BUILD)/lua$(LUA)/?.so;$(BUILD)/bench/lua$(LUA)/?.so;;'
+
+# ROWS='Lua pattern' runs a part, REPORT=directory writes what it found there
 bench: benches
-	@for name in $(BENCH); do $(BUILD)/bench/$$name || exit 1; done
+	@$(BENCH_ENV) lua$(LUA) bench/run.lua $(if $(ROWS),--rows '$(ROWS)') $(if $(REPORT),--report '$(REPORT)') $(BENCH_OPTIONS)
+
+# against bench/instructions.txt; UPDATE=1 writes it
+bench-instructions: all $(BUILD)/bench/marks $(BENCH_MODULES)
+	@$(BENCH_ENV) lua$(LUA) bench/instructions.lua $(if $(UPDATE),--update)
 
 # ---- what CI runs besides ----
 
@@ -176,9 +220,9 @@ check-tsan:
 # the mutants are wrong on purpose: each must end with the exit code of a report
 .PHONY: run-tsan
 THREADS = $(filter %threads,$(PROGS))
-run-tsan: $(call program_paths,$(THREADS)) $(MUTANTS)
+run-tsan: $(call program_paths,$(THREADS)) $(MUTANTS) $(LUA_MUTANT)
 	@for program in $(call program_paths,$(THREADS)); do echo "$$program"; TSAN_OPTIONS=halt_on_error=1 $$program || exit 1; done
-	@for mutant in $(MUTANTS); do \
+	@for mutant in $(MUTANTS) $(LUA_MUTANT); do \
 	    TSAN_OPTIONS='halt_on_error=1 exitcode=66' $$mutant >$$mutant.log 2>&1; code=$$?; \
 	    test $$code = 66 || { cat $$mutant.log; echo "$$mutant: not reported, exit code $$code"; exit 1; }; \
 	    echo "$$mutant: reported, as it should be"; \
@@ -192,15 +236,15 @@ check-waits: $(WAIT_MUTANTS)
 	    echo "$$mutant: loses a wake, as it should"; \
 	done
 
-LUACHECK = luacheck --quiet lua spec examples bin/tidemark *.rockspec rocks/*.rockspec
-SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch] spec/c/*/*.[ch] bench/*.c)
+LUACHECK = luacheck --quiet lua spec examples bench bin/tidemark *.rockspec rocks/*.rockspec
+SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch] spec/c/*/*.[ch] bench/*/*.[ch])
 
 # ctuuninitvar: an error that is written on failure only is passed unset
 lint:
 	$(LUACHECK)
 	clang-format --dry-run -Werror $(SOURCES)
 	@for cc in gcc clang; do for lua in 5.4 5.3; do \
-	    $(MAKE) --no-print-directory all programs benches CC=$$cc LUA=$$lua BUILD=build/lint-$$cc-$$lua CFLAGS='-O2 -Werror' || exit 1; \
+	    $(MAKE) --no-print-directory all programs bench-programs CC=$$cc LUA=$$lua BUILD=build/lint-$$cc-$$lua CFLAGS='-O2 -Werror' || exit 1; \
 	done; done
 	cppcheck --quiet --std=c11 --error-exitcode=1 --enable=warning,portability -UTIDEMARK_ALLOC_H -UTIDEMARK_FUTEX_H \
 	    --suppress=ctuuninitvar -Icsrc/include csrc
@@ -228,10 +272,12 @@ clean:
 # ---- dependencies: Debian's packages where there is apt, else luarocks for the Lua ones ----
 
 PACKAGES      = gcc libc6-dev pkg-config lua5.4 liblua5.4-dev lua-busted lua-cjson lua-dkjson lua-luv lua-cqueues lua-argparse luarocks binutils libsqlite3-dev
-LINT_PACKAGES = clang clang-format cppcheck spin lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
+LINT_PACKAGES = clang clang-format cppcheck spin valgrind lua-check lua5.3 liblua5.3-dev libclang-rt-14-dev
 HOST_DAEMONS  = haproxy lighttpd prosody
 # HAProxy links Lua 5.3
 HOST_PACKAGES = lighttpd-modules-lua curl wrk liblua5.3-dev
+BENCH_DAEMONS = redis-server
+BENCH_PACKAGES = valgrind rustc cargo librust-serde-json-dev liblmdb-dev
 ROCKS         = busted lua-cjson dkjson luv cqueues argparse
 
 deps:
@@ -242,3 +288,6 @@ lint-deps:
 
 host-deps:
 	@sh scripts/deps.sh '$(HOST_PACKAGES)' '' '$(HOST_DAEMONS)'
+
+bench-deps:
+	@sh scripts/deps.sh '$(PACKAGES) $(BENCH_PACKAGES)' '$(ROCKS)' '$(BENCH_DAEMONS)'

@@ -130,6 +130,26 @@ describe("a batch", function()
     end
   end)
 
+  it("calls a function with each record, and lets its errors through", function()
+    local batch, seen = Batch.encode(fields()), {}
+    batch:each(function(...)
+      assert.equal(2, select("#", ...))
+      local record, seqno = ...
+      seen[#seen + 1] = { seqno, record }
+    end)
+    assert.same(list(batch), seen)
+    assert.equal(3, #seen)
+    assert.error_matches(function()
+      batch:each(function(_, seqno)
+        error("at " .. seqno)
+      end)
+    end, "at 101$")
+    assert.error_matches(function()
+      batch:each()
+    end, "bad argument #1 to 'each'")
+    assert.is_false(coroutine.resume(coroutine.create(batch.each), batch, coroutine.yield))
+  end)
+
   it("knows nothing of other fields and cannot be changed", function()
     local batch = Batch.encode(fields())
     assert.is_nil(batch.seqno)

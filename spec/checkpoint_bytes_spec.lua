@@ -76,10 +76,39 @@ describe("checkpoint bytes", function()
     assert.equal("{}", ReplicationState.new({}):to_checkpoint_bytes())
   end)
 
-  it("write every number of digits as it is", function()
-    for shard, power in pairs { [0] = 1, [9] = 10, [10] = 100, [99] = 1000, [100] = 10000, [999] = 10 ^ 15 | 0, [1000] = 10 ^ 17 | 0 } do
-      for _, mark in ipairs { power - 1, power, power + 1 } do
-        assert.equal(('{"%d":%d}'):format(shard, mark), state_of({ [shard] = mark }):to_checkpoint_bytes())
+  it("write and read every number of digits as it is", function()
+    local power = 1
+    for digits = 1, 19 do
+      local most = digits == 19 and MAX or power * 10 - 1
+      local middle = tonumber(("9080706050403020108"):sub(20 - digits)) -- with zeros inside
+      for _, mark in ipairs { power, power + 1, middle, most - 1, most } do
+        local shard = math.min(mark, 65535 - mark % 7)
+        local text = ('{"%d":%d}'):format(shard, mark)
+        assert.equal(text, state_of({ [shard] = mark }):to_checkpoint_bytes())
+        assert.equal(mark, assert(ReplicationState.from_checkpoint_bytes(text, { shard })):applied_seqno(shard))
+      end
+      power = power * 10
+    end
+  end)
+
+  it("take no byte but a digit for one, wherever it stands", function()
+    local DIGITS = "12345678901234567"
+    for place = 1, #DIGITS - 1 do
+      for byte = 0, 255 do
+        local char = string.char(byte)
+        local text = '{"0":' .. DIGITS:sub(1, place - 1) .. char .. DIGITS:sub(place + 1) .. "}"
+        local state, message = ReplicationState.from_checkpoint_bytes(text, { 0 })
+        -- a space in front, or a zero, are other matters
+        local is_fine = char:find(place == 1 and "[1-9 \t\r\n]" or "%d") ~= nil
+        assert(is_fine == (state ~= nil), message or text)
+        if state then
+          assert.equal(math.tointeger(tonumber(text:match ":%s*(%d+)")), state:applied_seqno(0))
+        else
+          local offset = tonumber(message:match "byte (%d+)")
+          -- what may stand after a number, or a leading zero: the byte after it is wrong
+          local is_next = char:find(place == 1 and "0" or "[ \t\r\n,}]") ~= nil
+          assert.equal(is_next and 5 + place or 4 + place, offset)
+        end
       end
     end
   end)

@@ -55,6 +55,13 @@ describe("tidemark append", function()
     assert.same({ [0] = { all .. "\r", "\0" } }, command_line.records(log))
   end)
 
+  it("takes - for standard input, among files", function()
+    local result = run_with("b\n", "append", log, file("first", "a\n"), "-", file("last", "c\n"))
+    assert_done(result)
+    assert.same({ [0] = { "a", "b", "c" } }, command_line.records(log))
+    assert_refused(run_with("nope\n", "append", log, "--key", "k", "-"), "line 1 of standard input", "append it and those after it")
+  end)
+
   it("makes an empty log from no input", function()
     assert.equal("0 records appended in 0 batches; heads 0:0 1:0\n", assert_done(run("append", log, "--shards", "2")))
     assert.same({ [0] = {}, [1] = {} }, command_line.records(log))

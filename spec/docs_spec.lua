@@ -3,7 +3,8 @@
 local markdown = require "spec.support.markdown"
 local sandbox = require "spec.support.sandbox"
 
-local PAGES = { "README.md", "docs/guide.md", "docs/reference.md", "docs/embedding.md", "docs/formats.md" }
+local PAGES = { "README.md", "docs/guide.md", "docs/reference.md", "docs/embedding.md", "docs/formats.md", "docs/performance.md",
+  "docs/performance-log.md" }
 local build = os.getenv "TIDEMARK_BUILD" or "build"
 local interpreter = os.getenv "TIDEMARK_LUA" or "lua5.4"
 local here = io.popen("pwd"):read "l"
@@ -160,15 +161,17 @@ describe("reference", function()
   local reference = markdown.read "docs/reference.md"
 
   local Wal = require "tidemark.wal"
-  local wal, reader, source
+  local wal, reader, source, watch
 
   setup(function()
     local directory = sandbox.tempdir() .. "/log"
     wal = assert(Wal.open(directory, { shards = { 0 } }))
     reader, source = assert(Wal.reader(directory, 0)), assert(Wal.source(directory))
+    watch = require("tidemark.replication_state").single():watch(0, 1)
   end)
 
   teardown(function()
+    watch:close()
     source:close()
     reader:close()
     assert(wal:close())
@@ -177,8 +180,9 @@ describe("reference", function()
 
   local function methods_of(class)
     local name = class:lower()
-    if class == "Reader" or class == "Source" then
-      return getmetatable(class == "Reader" and reader or source).__index
+    local object = ({ Reader = reader, Source = source, Watch = watch })[class]
+    if object then
+      return getmetatable(object).__index
     end
     return require("tidemark." .. (name == "replicationstate" and "replication_state" or name))
   end
@@ -189,7 +193,8 @@ describe("reference", function()
     { "Batch", "batch", "docs/meta/batch.lua", 6 },
     { "Wal", "wal", "docs/meta/wal.lua", 13 },
     { "Reader", "reader", "docs/meta/wal.lua", 3 },
-    { "Source", "source", "lua/tidemark/wal.lua", 6 },
+    { "Source", "source", "docs/meta/wal.lua", 6 },
+    { "Watch", "watch", "docs/meta/watch.lua", 3 },
   } do
     it("has every public Lua function of " .. class[1] .. ", and the types too", function()
       local name, handle, page, least = table.unpack(class)

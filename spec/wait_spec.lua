@@ -1,4 +1,4 @@
---- Waiting for marks as a Lua program sees it, across processes too, and the model of the hand-shake. More in C: spec/c/wait_*.c.
+--- Waiting for marks as a Lua program sees it, across processes too. More in C: spec/c/wait_*.c; its model: models_spec.
 
 local ReplicationState = require "tidemark.replication_state"
 local clock = require("tidemark.core").clock
@@ -173,56 +173,5 @@ describe("between processes", function()
     assert.is_true(writer:wait())
     assert.is_true(child:read_line() == "0\t1000" and child:wait())
     reader:close()
-  end)
-end)
-
-describe("the model of the hand-shake", function()
-  -- it takes seconds and does not depend on the Lua version or a sanitizer
-  local can_run = os.execute "command -v spin >/dev/null" and _VERSION == "Lua 5.4" and not os.getenv "LD_PRELOAD"
-  local source = io.popen("pwd"):read "l" .. "/spec/models/wait.pml"
-
-  teardown(sandbox.cleanup)
-
-  -- Spin's verdict on all states of the model with these definitions.
-  local function check(definitions)
-    local pipe = io.popen(("cd '%s' && spin %s -a '%s' && cc -O0 -w -DSAFETY pan.c -o pan && ./pan 2>&1"):format(
-      sandbox.tempdir(), definitions, source))
-    local output = pipe:read "a"
-    pipe:close()
-    assert.truthy(output:find("Full statespace search", 1, true), output)
-    assert.falsy(output:find("max search depth too small", 1, true), output)
-    return tonumber(output:match "errors: (%d+)"), output
-  end
-
-  for _, right in ipairs { "", "-DKILL" } do
-    it("holds " .. right, function()
-      if not can_run then
-        pending "Spin is not installed, or it was checked in another run"
-        return
-      end
-      local errors, output = check(right)
-      assert.equal(0, errors, output)
-    end)
-  end
-
-  local file = assert(io.open(source))
-  local comment = file:read("a"):match "/%*(.-)%*/"
-  file:close()
-  local mutants = 0
-  for mutant in comment:gmatch "\n %*     ([%u_]+) " do
-    mutants = mutants + 1
-    it("does not hold with " .. mutant, function()
-      if not can_run then
-        pending "Spin is not installed, or it was checked in another run"
-        return
-      end
-      local errors, output = check("-D" .. mutant)
-      assert.equal(1, errors, output)
-      assert.truthy(output:find("invalid end state", 1, true), output)
-    end)
-  end
-
-  it("has mutants", function()
-    assert.equal(9, mutants)
   end)
 end)

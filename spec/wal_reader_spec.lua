@@ -136,12 +136,15 @@ describe("a reader", function()
     assert.error_matches(function()
       Wal.reader(directory, 0, math.maxinteger)
     end, "no seqno is after 9223372036854775807")
-    for _, name in ipairs { "heads", "source" } do
-      for _, wrong in ipairs { {}, 1, false } do
-        assert.error_matches(function()
-          Wal[name](wrong)
-        end, "bad argument #1 to '" .. name)
-      end
+    for _, wrong in ipairs { {}, 1, false } do
+      assert.error_matches(function()
+        Wal.heads(wrong)
+      end, "bad argument #1 to 'heads'")
+    end
+    for _, wrong in ipairs { {}, "", false } do
+      assert.error_matches(function()
+        Wal.source(wrong)
+      end, "bad argument #1 to 'source'")
     end
   end)
 
@@ -334,6 +337,106 @@ describe("a source", function()
     wal:append(4, { "c" })
     assert.is_true(source:wait({ [4] = 0 }, 60))
     assert.same({ 0, 4 }, source:shards())
+  end)
+end)
+
+describe("the readers of one source", function()
+  local source
+
+  before_each(function()
+    local wal = assert(open { shards = { 0, 3 } })
+    wal:append(0, { "a" })
+    wal:append(3, { "c" })
+    wal:close()
+    source = keep(assert(Wal.source(directory)))
+  end)
+
+  -- Two ways to put a copy with one more batch into the place of the log: as another directory, as other files in it.
+  for how, command in pairs {
+    ["another directory"] = "rm -r '%s' && mv '%s' '%s'",
+    ["other files"] = "rm '%s'/* && mv '%s'/* '%s'",
+  } do
+    it("are told when the log was replaced by " .. how, function()
+      local used, unused = keep(assert(source:subscribe(0, 0))), keep(assert(source:subscribe(3, 0)))
+      assert.same({ "1=a" }, (drain(used)))
+      local copy = directory .. ".copy"
+      assert(os.execute(("cp -r '%s' '%s' && rm '%s/heads.live'"):format(directory, copy, copy)))
+      local wal = assert(Wal.open(copy))
+      wal:append(0, { "b" })
+      wal:close()
+      assert(os.execute(command:format(directory, copy, directory)))
+      assert.is_true(source:wait({ [0] = 1 }, 60))
+      for _ = 1, 2 do -- at once and for ever
+        assert_failure("REPLACED", "was replaced since it was opened", used:next(0))
+      end
+      if how == "another directory" then
+        assert_failure("REPLACED", "was replaced since it was opened", unused:next(0))
+      else
+        assert.same({ "1=c" }, (drain(unused))) -- it has read nothing of the other files
+      end
+      assert.same({ "1=a", "2=b" }, (drain(keep(assert(source:subscribe(0, 0))))))
+      assert.same({ 2, 1 }, { source:head(0), source:head(3) })
+    end)
+  end
+
+  it("are told when another log has taken the place", function()
+    local used, unused = keep(assert(source:subscribe(0, 0))), keep(assert(source:subscribe(3, 0)))
+    assert.same({ "1=a" }, (drain(used)))
+    assert(os.execute(("rm -r '%s'"):format(directory)))
+    local wal = assert(open { shards = { 0 } })
+    wal:append(0, { "x", "y" })
+    assert.is_true(source:wait({ [0] = 1 }, 60))
+    assert_failure("FOREIGN", "another log has taken the place", used:next(0))
+    assert_failure("UNKNOWN_SHARD", "no shard 3", unused:next(0))
+    assert.same({ "1=x", "2=y" }, (drain(keep(assert(source:subscribe(0, 0))))))
+    assert.is_nil(source:head(3))
+  end)
+
+  it("are told when the heads are gone, and go on when they are back", function()
+    local reader = keep(assert(source:subscribe(0, 0)))
+    assert(os.execute(("mv '%s/heads' '%s/away'"):format(directory, directory)))
+    assert.equal(1, reader:next(0).first_seqno) -- which was durable
+    assert.is_false(source:wait({ [0] = 1 }, 0.1))
+    assert.equal(1, source:head(0))
+    for _ = 1, 2 do
+      assert_failure("NOT_FOUND", "heads: no such file", reader:next(0))
+      assert_failure("NOT_FOUND", "heads: no such file", source:subscribe(0, 0))
+    end
+    assert(os.execute(("mv '%s/away' '%s/heads'"):format(directory, directory)))
+    assert.is_false(source:wait({ [0] = 1 }, 0.1))
+    assert_failure("TIMEOUT", "nothing after seqno 1", reader:next(0))
+    keep(assert(source:subscribe(0, 0)))
+  end)
+
+  it("end by an interrupt, as the source's own waits", function()
+    local reader = keep(assert(source:subscribe(0, 1)))
+    assert.equal(0, select("#", source:interrupt()))
+    assert_failure("INTERRUPTED", "was interrupted", reader:next())
+    source:interrupt()
+    assert.is_true(source:wait { [3] = 0 })
+    assert_failure("INTERRUPTED", "was interrupted", source:wait { [3] = 1 })
+    assert.is_false(source:wait({ [3] = 1 }, 0))
+  end)
+
+  it("and the source check their arguments", function()
+    for _, case in ipairs {
+      { "subscribe", "shard id out of range: -1", -1, 0 }, { "subscribe", "seqno out of range: -1", 0, -1 },
+      { "head", "shard id out of range: 65536", 65536 }, { "wait", "table expected, got number", 1 },
+      { "wait", "seqno out of range: -1", { [0] = -1 } }, { "wait", "shard id must be an integer", { x = 1 } },
+      { "wait", "timeout is negative", {}, -1 },
+    } do
+      local ok, message = pcall(function()
+        return source[case[1]](source, table.unpack(case, 3))
+      end)
+      assert.is_false(ok)
+      assert.truthy(message:find("bad argument", 1, true) and message:find(case[2], 1, true), message)
+    end
+    source:close()
+    for _, name in ipairs { "subscribe", "head", "shards", "wait", "interrupt" } do
+      local ok, message = pcall(source[name], source, name == "wait" and {} or 0, 0)
+      assert.is_false(ok)
+      assert.truthy(message:find("closed source", 1, true), message)
+    end
   end)
 end)
 

@@ -11,6 +11,7 @@
 
 #include "alloc.h"
 #include "error.h"
+#include "watch.h"
 
 #define LINE 64
 
@@ -41,15 +42,13 @@ int tidemark_state_new(const uint32_t *shards, size_t count, tidemark_state **re
         if (shards[i] > TIDEMARK_SHARD_MAX) return tidemark_fail_shard(error, shards[i]);
         if (shards[i] >= index_size) index_size = shards[i] + 1;
     }
-    memset(wanted, 0, (index_size + 63) / 64 * sizeof wanted[0]);
-    for (size_t i = 0; i < count; i++) {
-        uint64_t bit = (uint64_t)1 << shards[i] % 64, *word = &wanted[shards[i] / 64];
-        distinct += !(*word & bit);
-        *word |= bit;
-    }
+    uint32_t words = (index_size + 63) / 64;
+    memset(wanted, 0, words * sizeof wanted[0]);
+    for (size_t i = 0; i < count; i++) wanted[shards[i] / 64] |= (uint64_t)1 << shards[i] % 64;
+    for (uint32_t word = 0; word < words; word++) distinct += (uint32_t)__builtin_popcountll(wanted[word]);
 
     size_t slots_size = distinct * sizeof(struct tidemark_slot);
-    size_t followed_size = (index_size + 63) / 64 * sizeof(_Atomic(uint64_t));
+    size_t followed_size = words * sizeof(_Atomic(uint64_t));
     struct tidemark_state *state = tidemark_state_allocate(slots_size + followed_size + index_size * sizeof(uint16_t));
     if (state == NULL) return tidemark_fail(error, TIDEMARK_ENOMEM, "no memory for %" PRIu32 " shards", distinct);
     char *at = (char *)(state + 1);
@@ -60,7 +59,7 @@ int tidemark_state_new(const uint32_t *shards, size_t count, tidemark_state **re
     state->index_size = index_size;
     state->count = distinct;
     uint32_t position = 0;
-    for (uint32_t word = 0; word < (index_size + 63) / 64; word++) {
+    for (uint32_t word = 0; word < words; word++) {
         for (uint64_t bits = wanted[word]; bits != 0; bits &= bits - 1) {
             uint32_t shard = word * 64 + (uint32_t)__builtin_ctzll(bits);
             index[shard] = (uint16_t)position;
@@ -97,6 +96,7 @@ tidemark_state *tidemark_state_retain(tidemark_state *state) {
 void tidemark_state_release(tidemark_state *state) {
     if (state == NULL || atomic_fetch_sub_explicit(&state->references, 1, memory_order_acq_rel) != 1) return;
     if (state->file != NULL) state->close_file(state->file);
+    tidemark_watches_free(state);
     tidemark_free(state->block);
 }
 
@@ -177,10 +177,10 @@ int tidemark_state_next(const tidemark_state *state, int after) {
 size_t tidemark_state_snapshot(const tidemark_state *state, tidemark_mark *marks, size_t capacity) {
     size_t count = 0;
     if (state->present == NULL) {
-        for (; count < state->count && count < capacity; count++) {
-            marks[count].shard = state->slots[count].shard;
-            marks[count].seqno = tidemark_slot_read(&state->slots[count]);
-        }
+        struct tidemark_slot *slots = state->slots;
+        size_t most = state->count < capacity ? state->count : capacity;
+        for (; count < most; count++)
+            marks[count] = (tidemark_mark){slots[count].shard, tidemark_slot_read(&slots[count])};
         return count;
     }
     for (int shard = tidemark_state_next(state, -1); shard >= 0 && count < capacity;

@@ -27,17 +27,24 @@
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && sizeof(_Atomic(int64_t)) == 8, "marks need lock-free 64-bit atomics");
 
+/* Bits of a slot's waiter word. */
+#define TIDEMARK_MAY_SLEEP   1u /* somebody may sleep on this mark; the next advance wakes and clears it: wait.c */
+#define TIDEMARK_WAKE_ALWAYS 2u /* every advance wakes; never cleared: wait.c */
+#define TIDEMARK_WATCHED     4u /* a descriptor may have to be made readable at a mark of `watched` or above: watch.c */
+
 /* One cache line, so that advances of neighbouring shards do not slow each other. In the live file as well:
  * docs/formats.md. */
 struct tidemark_slot {
     _Atomic(int64_t) mark;    /* never decreases */
-    _Atomic(uint32_t) waiter; /* 1: somebody may sleep on this mark, see wait.c */
-    uint32_t shard;           /* in memory only */
-    char padding[48];
+    _Atomic(uint32_t) waiter; /* not 0: who advances has more to do */
+    uint32_t shard;           /* in memory only, as is the next */
+    _Atomic(int64_t) watched; /* means something only with TIDEMARK_WATCHED */
+    char padding[40];
 };
 _Static_assert(sizeof(struct tidemark_slot) == 64, "a slot is one cache line");
 
 struct tidemark_file;
+struct tidemark_watches;
 
 struct tidemark_state {
     struct tidemark_slot *slots;
@@ -54,8 +61,9 @@ struct tidemark_state {
     _Atomic(uint32_t) *event;                       /* what waiters sleep on: own_event, or the live file's */
     _Alignas(64) _Atomic(size_t) references;        /* on another line: retain and release do not slow reads */
     _Atomic(uint32_t) own_event;
-    _Atomic(uint32_t) interrupts;     /* how often interrupted */
-    _Atomic(uint32_t) interrupts_met; /* of these, how many have ended a wait */
+    _Atomic(uint32_t) interrupts;               /* how often interrupted */
+    _Atomic(uint32_t) interrupts_met;           /* of these, how many have ended a wait */
+    _Atomic(struct tidemark_watches *) watches; /* NULL until the first descriptor is made: watch.c */
 };
 
 /* A zeroed state without slots, one reference, or NULL. `room` bytes after it in the same block, at state + 1, aligned
@@ -91,11 +99,11 @@ static inline bool tidemark_slot_advance(struct tidemark_slot *slot, int64_t seq
     return false;
 }
 
-/* Wakes those who sleep on the marks of the state, and clears the slot's flag. wait.c */
-void tidemark_state_wake(const struct tidemark_state *state, struct tidemark_slot *slot);
+/* Wakes those who sleep on the marks of the state, and clears the slot's flag MAY_SLEEP; sees to the watches. wait.c */
+void tidemark_state_wake(struct tidemark_state *state, struct tidemark_slot *slot);
 
 /* The same for a slot of `state`, and wakes who may wait for its mark. */
-static inline bool tidemark_state_advance_slot(const struct tidemark_state *state, struct tidemark_slot *slot,
+static inline bool tidemark_state_advance_slot(struct tidemark_state *state, struct tidemark_slot *slot,
                                                int64_t seqno) {
     if (!tidemark_slot_advance(slot, seqno)) return false;
     if (atomic_load_explicit(&slot->waiter, memory_order_seq_cst) != 0) tidemark_state_wake(state, slot);

@@ -2,63 +2,27 @@
  * States backed by files: who may do what, and when. The bytes are checkpoint_file.c's (PATH) and live_file.c's
  * (PATH.live).
  *
- * Invariants:
- *  - The slot that live->saved_slot names has been synced with its present bytes (unless live->unsynced is set: then it
- * was loaded, and the first save syncs it, or the generations differ: then a save was cut short, and the next one
- * does). A save writes the other slot and only afterwards, when that is synced, says so in the live header. So between
- * any two system calls one slot holds the last acknowledged checkpoint, whatever becomes of the other.
- *  - live->saving_generation is set before a slot of that generation is written. So PATH's generation is one of the two
- * in the live header, or PATH is not the file that the live file belongs to.
+ * Invariants (those of saving: state_save.c):
  *  - Marks in the live file are only ever advanced, by those who have applied. So they are never ahead of what is
  * applied; and they are at least the last checkpoint's.
  *  - Attaching and adding shards happen under the change lock, reading and writing slots under the save lock.
  */
-#define _XOPEN_SOURCE 700 /* pthread, O_NOFOLLOW, O_DIRECTORY */
+#define _XOPEN_SOURCE 700 /* O_NOFOLLOW, O_DIRECTORY */
 #include "state_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "alloc.h"
-#include "checkpoint_file.h"
 #include "error.h"
-#include "live_file.h"
-#include "notes.h"
-
-/* Locks: docs/formats.md. */
-#define LOCK_ATTACH ((off_t)1 << 62)
-#define LOCK_CHANGE (LOCK_ATTACH + 1)
-#define LOCK_SAVE   (LOCK_ATTACH + 2)
-#define LOCK_WRITER (LOCK_ATTACH + 3)
-#define LOCK_SHARD  (LOCK_ATTACH + TIDEMARK_SHARDS) /* + shard */
-
-struct tidemark_file {
-    const struct tidemark_io *io;
-    int directory, fd, live_fd; /* -1: not open; fd is PATH */
-    struct tidemark_live *live; /* NULL: a read-only state without a live file to trust */
-    unsigned char id[16];
-    pid_t process; /* who opened it: locks belong to descriptors, which a forked child shares */
-    bool readonly;
-    pthread_mutex_t mutex; /* savers and readers of notes among the threads of this process; guards what follows */
-    unsigned char *notes;  /* of the checkpoint of notes_generation */
-    size_t notes_size;
-    uint64_t notes_generation;               /* 0: not read yet */
-    const char *path;                        /* for messages */
-    const char *name, *live_name, *new_name; /* in `directory` */
-    char names[];
-};
+#include "state_save.h"
+#include "wait.h"
 
 static int lock(const struct tidemark_file *file, int fd, short type, off_t byte, bool wait) {
     return tidemark_io_lock(file->io, fd, type, byte, wait);
-}
-
-static int fail_io(const struct tidemark_file *file, const char *what, tidemark_error *error) {
-    return tidemark_io_fail(error, file->path, "", what);
 }
 
 /* ---- opening and closing descriptors ---- */
@@ -154,12 +118,11 @@ static int open_plain(const struct tidemark_file *file, const char *name, const 
     return code;
 }
 
-/* Whether `name` is still the file that is open as `fd`: 1, 0, or EIO. */
-static int is_current(const struct tidemark_file *file, const char *name, int fd, tidemark_error *error) {
+int tidemark_file_is_current(const struct tidemark_file *file, const char *name, int fd, tidemark_error *error) {
     struct stat ours, there;
-    if (file->io->fstat(fd, &ours) < 0) return fail_io(file, "cannot read its status", error);
+    if (file->io->fstat(fd, &ours) < 0) return tidemark_file_fail_io(file, "cannot read its status", error);
     if (file->io->fstatat(file->directory, name, &there, AT_SYMLINK_NOFOLLOW) < 0)
-        return errno == ENOENT ? 0 : fail_io(file, "cannot read its status", error);
+        return errno == ENOENT ? 0 : tidemark_file_fail_io(file, "cannot read its status", error);
     return ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
 }
 
@@ -174,8 +137,9 @@ static int open_and_lock(struct tidemark_file *file, bool create, tidemark_error
             continue;
         }
         if (result < 0) return result;
-        if (lock(file, file->fd, F_WRLCK, LOCK_CHANGE, true) < 0) return fail_io(file, "cannot lock it", error);
-        result = is_current(file, file->name, file->fd, error);
+        if (lock(file, file->fd, F_WRLCK, LOCK_CHANGE, true) < 0)
+            return tidemark_file_fail_io(file, "cannot lock it", error);
+        result = tidemark_file_is_current(file, file->name, file->fd, error);
         if (result != 0) return result < 0 ? result : 0;
         /* it was replaced while we waited for the lock */
         (void)file->io->close(file->fd);
@@ -189,7 +153,7 @@ static int open_and_lock(struct tidemark_file *file, bool create, tidemark_error
 static int lock_attach(const struct tidemark_file *file, int fd, tidemark_error *error) {
     if (lock(file, fd, F_WRLCK, LOCK_ATTACH, false) == 0) return 1;
     if ((errno == EAGAIN || errno == EACCES) && lock(file, fd, F_RDLCK, LOCK_ATTACH, false) == 0) return 0;
-    return fail_io(file, "cannot lock it", error);
+    return tidemark_file_fail_io(file, "cannot lock it", error);
 }
 
 /* Whether this process is the only one attached: 1, 0. Both files must give the same answer, else somebody holds files
@@ -250,7 +214,7 @@ static int begin(struct tidemark_file *file, const struct tidemark_checkpoint *c
     unsigned char random[16] = {0};
     bool made = atomic_load(&live->saving_generation) < checkpoint->generation;
     if (made && checkpoint->generation > 1 && file->io->random_id(random) < 0)
-        return fail_io(file, "cannot get a random number", error);
+        return tidemark_file_fail_io(file, "cannot get a random number", error);
     for (size_t i = 0; i < checkpoint->count; i++)
         (void)tidemark_slot_advance(&live->slots[checkpoint->marks[i].shard], checkpoint->marks[i].seqno);
     atomic_store(&live->unsynced, 1);
@@ -280,7 +244,8 @@ static int attach_locked(struct tidemark_file *file, const uint32_t *shards, siz
     int result = tidemark_checkpoint_file_id(file->io, file->fd, file->path, file->id, error);
     if (result < 0) return result;
     memcpy(identity.id, file->id, sizeof identity.id);
-    if (file->io->boot_id(identity.boot) < 0) return fail_io(file, "cannot read the boot id of this machine", error);
+    if (file->io->boot_id(identity.boot) < 0)
+        return tidemark_file_fail_io(file, "cannot read the boot id of this machine", error);
     result = open_plain(file, file->live_name, ".live", &file->live_fd, error);
     if (result < 0 && result != TIDEMARK_ENOT_FOUND) return result;
     int alone = attach_locks(file, error);
@@ -304,33 +269,17 @@ static int attach(struct tidemark_file *file, const uint32_t *shards, size_t cou
                   tidemark_error *error) {
     int result = open_and_lock(file, create, error);
     if (result < 0) return result;
-    if (lock(file, file->fd, F_WRLCK, LOCK_SAVE, true) < 0) return fail_io(file, "cannot lock it", error);
+    if (lock(file, file->fd, F_WRLCK, LOCK_SAVE, true) < 0) return tidemark_file_fail_io(file, "cannot lock it", error);
     result = attach_locked(file, shards, count, error);
     if (result < 0) return result;
     if (lock(file, file->fd, F_RDLCK, LOCK_ATTACH, false) < 0 ||
         lock(file, file->live_fd, F_RDLCK, LOCK_ATTACH, false) < 0 ||
         lock(file, file->fd, F_UNLCK, LOCK_SAVE, false) < 0 || lock(file, file->fd, F_UNLCK, LOCK_CHANGE, false) < 0)
-        return fail_io(file, "cannot lock it", error);
+        return tidemark_file_fail_io(file, "cannot lock it", error);
     return 0;
 }
 
 /* ---- read-only ---- */
-
-static void keep_notes(struct tidemark_file *file, unsigned char *notes, size_t size, uint64_t generation) {
-    tidemark_free(file->notes);
-    file->notes = notes;
-    file->notes_size = size;
-    file->notes_generation = generation;
-}
-
-static int copy_notes(struct tidemark_file *file, const struct tidemark_checkpoint *checkpoint, tidemark_error *error) {
-    unsigned char *copy;
-    size_t size;
-    if (!tidemark_notes_merge(checkpoint->notes, checkpoint->notes_size, NULL, 0, &copy, &size))
-        return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory for its notes", file->path);
-    keep_notes(file, copy, size, checkpoint->generation);
-    return 0;
-}
 
 /* Puts a state in memory with the marks of the checkpoint in the place of `*state`. */
 static int state_of_checkpoint(const struct tidemark_checkpoint *checkpoint, tidemark_state **state,
@@ -343,6 +292,7 @@ static int state_of_checkpoint(const struct tidemark_checkpoint *checkpoint, tid
     tidemark_free(shards);
     if (result < 0) return result;
     (void)tidemark_state_advance_all(made, checkpoint->marks, checkpoint->count, NULL);
+    tidemark_state_wake_always(made); /* nobody will advance it: there is nothing to look for */
     tidemark_state_release(*state);
     *state = made;
     return 0;
@@ -355,21 +305,22 @@ static int open_readonly(struct tidemark_file *file, tidemark_state **state, tid
     struct tidemark_live_identity identity;
     int result = open_plain(file, file->name, "", &file->fd, error);
     if (result < 0) return result;
-    if (lock(file, file->fd, F_RDLCK, LOCK_SAVE, true) < 0) return fail_io(file, "cannot lock it", error);
+    if (lock(file, file->fd, F_RDLCK, LOCK_SAVE, true) < 0) return tidemark_file_fail_io(file, "cannot lock it", error);
     result = tidemark_checkpoint_file_id(file->io, file->fd, file->path, file->id, error);
     if (result < 0) return result;
     memcpy(identity.id, file->id, sizeof identity.id);
-    if (file->io->boot_id(identity.boot) < 0) return fail_io(file, "cannot read the boot id of this machine", error);
+    if (file->io->boot_id(identity.boot) < 0)
+        return tidemark_file_fail_io(file, "cannot read the boot id of this machine", error);
     result = open_plain(file, file->live_name, ".live", &file->live_fd, error);
     if (result < 0 && result != TIDEMARK_ENOT_FOUND) return result;
     result = tidemark_checkpoint_file_load(file->io, file->fd, file->path, file->id, &checkpoint, error);
     if (result < 0) return result;
     result = open_live(file, &checkpoint, &identity, error);
     if (result == 1) result = state_of_checkpoint(&checkpoint, state, error);
-    if (result == 0) result = copy_notes(file, &checkpoint, error);
+    if (result == 0) result = tidemark_file_copy_notes(file, &checkpoint, error);
     tidemark_checkpoint_clear(&checkpoint);
     if (result == 0 && lock(file, file->fd, F_UNLCK, LOCK_SAVE, false) < 0)
-        result = fail_io(file, "cannot lock it", error);
+        result = tidemark_file_fail_io(file, "cannot lock it", error);
     return result;
 }
 
@@ -397,7 +348,7 @@ int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const
         state->slots = file->live->slots;
         state->present = file->live->present;
         state->followed = (void *)(state + 1);
-        if (!readonly) state->event = &file->live->event;
+        state->event = &file->live->event;
     }
     state->readonly = readonly;
     state->file = file;
@@ -417,201 +368,15 @@ int tidemark_state_is_current(const tidemark_state *state, tidemark_error *error
     const struct tidemark_file *file = state->file;
     if (file == NULL) return 1;
     if (file->live == NULL) return 0;
-    int current = is_current(file, file->name, file->fd, error);
-    return current == 1 ? is_current(file, file->live_name, file->live_fd, error) : current;
+    int current = tidemark_file_is_current(file, file->name, file->fd, error);
+    return current == 1 ? tidemark_file_is_current(file, file->live_name, file->live_fd, error) : current;
 }
 
 int tidemark_state_lock_writer(const tidemark_state *state, tidemark_error *error) {
     const struct tidemark_file *file = state->file;
     if (lock(file, file->fd, F_WRLCK, LOCK_WRITER, false) == 0) return 0;
-    if (errno != EAGAIN && errno != EACCES) return fail_io(file, "cannot lock it", error);
+    if (errno != EAGAIN && errno != EACCES) return tidemark_file_fail_io(file, "cannot lock it", error);
     return tidemark_fail(error, TIDEMARK_ELOCKED, "%s: another writer has this log open", file->path);
-}
-
-/* ---- checkpoint ---- */
-
-/* A sync has failed: what the disk holds is not known, and a second sync could succeed without having written it. */
-static int poison(struct tidemark_file *file, tidemark_error *error) {
-    int code = fail_io(file, "sync failed, no save is possible until all who have it open have closed it", error);
-    atomic_store(&file->live->poisoned, 1);
-    return code;
-}
-
-static int check_saving(struct tidemark_file *file, tidemark_error *error) {
-    unsigned char id[16];
-    int current = is_current(file, file->name, file->fd, error);
-    int live_current = current == 1 ? is_current(file, file->live_name, file->live_fd, error) : current;
-    if (live_current < 0) return live_current;
-    if (!live_current)
-        return tidemark_fail(error, TIDEMARK_EREPLACED,
-                             "%s%s: was deleted or replaced since it was opened: close the state and open it anew",
-                             file->path, current ? ".live" : "");
-    /* another file may have been copied over it in place */
-    int result = tidemark_checkpoint_file_id(file->io, file->fd, file->path, id, error);
-    if (result < 0) return result;
-    if (memcmp(id, file->id, sizeof id) != 0)
-        return tidemark_fail(error, TIDEMARK_EREPLACED,
-                             "%s: was overwritten with another state since it was opened: close the state and open it "
-                             "anew",
-                             file->path);
-    if (atomic_load(&file->live->poisoned))
-        return tidemark_fail(error, TIDEMARK_EPOISONED,
-                             "%s: an earlier sync failed: close the state in every process and open it anew",
-                             file->path);
-    return 0;
-}
-
-/* Makes the newest checkpoint in PATH the last durable one. Needed at the first save of all who are attached, for what
- * was loaded may stand in the page cache only, as may the file's name in its directory; and after a save that did not
- * come to its end, for it may have left a whole slot of its generation, which the live header would not name any more
- * once the next save has begun. */
-static int settle(struct tidemark_file *file, tidemark_error *error) {
-    struct tidemark_checkpoint checkpoint;
-    struct tidemark_live *live = file->live;
-    int result = tidemark_checkpoint_file_load(file->io, file->fd, file->path, file->id, &checkpoint, error);
-    if (result < 0) return result;
-    if (tidemark_io_write(file->io, file->fd, checkpoint.block, checkpoint.block_size,
-                          tidemark_slot_offset(checkpoint.number)) < 0)
-        result = fail_io(file, "cannot write the checkpoint that was loaded", error);
-    else if (file->io->fsync(file->fd) < 0 || file->io->fsync(file->directory) < 0) result = poison(file, error);
-    tidemark_checkpoint_clear(&checkpoint);
-    if (result < 0) return result;
-    atomic_store(&live->saved_slot, checkpoint.number);
-    atomic_store(&live->saved_generation, checkpoint.generation);
-    atomic_store(&live->unsynced, 0);
-    return 0;
-}
-
-/* Makes the kept notes those of the last durable checkpoint, which may be another process's. */
-static int refresh_notes(struct tidemark_file *file, tidemark_error *error) {
-    struct tidemark_checkpoint checkpoint;
-    if (file->live == NULL || file->notes_generation == atomic_load(&file->live->saved_generation)) return 0;
-    int result = tidemark_checkpoint_file_load_slot(file->io, file->fd, file->path, file->id,
-                                                    atomic_load(&file->live->saved_slot), &checkpoint, error);
-    if (result < 0) return result;
-    result = copy_notes(file, &checkpoint, error);
-    tidemark_checkpoint_clear(&checkpoint);
-    return result;
-}
-
-/* Writes zeros where slot `number` was never written so far, and syncs them: then a save only overwrites. */
-static int prepare(struct tidemark_file *file, unsigned number, uint32_t size, tidemark_error *error) {
-    uint32_t prepared = atomic_load(&file->live->prepared[number]);
-    off_t offset = tidemark_slot_offset(number);
-    if (size <= prepared) return 0;
-    if (size < 2 * prepared) size = 2 * prepared <= TIDEMARK_SLOT_SIZE ? 2 * prepared : TIDEMARK_SLOT_SIZE;
-    if (tidemark_io_zero(file->io, file->fd, offset + prepared, offset + size) < 0)
-        return fail_io(file, "no room for the checkpoint", error);
-    if (file->io->fdatasync(file->fd) < 0) return poison(file, error);
-    atomic_store(&file->live->prepared[number], size);
-    return 0;
-}
-
-/* Writes `block`, a slot that is sealed here, to the slot that is not the last durable one. */
-static int write_checkpoint(struct tidemark_file *file, unsigned char *block, uint32_t bytes_size, size_t notes_size,
-                            uint64_t *generation, tidemark_error *error) {
-    struct tidemark_live *live = file->live;
-    unsigned number = !atomic_load(&live->saved_slot);
-    uint32_t size = tidemark_slot_block_size(bytes_size + notes_size);
-    int result = prepare(file, number, size, error);
-    if (result < 0) return result;
-    *generation = atomic_load(&live->saving_generation) + 1;
-    tidemark_checkpoint_seal(block, file->id, *generation, bytes_size, (uint32_t)notes_size);
-    atomic_store(&live->saving_generation, *generation);
-    if (tidemark_io_write(file->io, file->fd, block, size, tidemark_slot_offset(number)) < 0)
-        return fail_io(file, "cannot write the checkpoint", error);
-    if (file->io->fdatasync(file->fd) < 0) return poison(file, error);
-    atomic_store(&live->saved_slot, number);
-    atomic_store(&live->saved_generation, *generation);
-    return 0;
-}
-
-/* With mutex and save lock. */
-static int save(tidemark_state *state, const tidemark_note *notes, size_t count, tidemark_error *error) {
-    struct tidemark_file *file = state->file;
-    unsigned char *merged = NULL, *block = NULL;
-    size_t merged_size = 0;
-    uint64_t generation;
-    int result = check_saving(file, error);
-    if (result == 0 && (atomic_load(&file->live->unsynced) ||
-                        atomic_load(&file->live->saved_generation) != atomic_load(&file->live->saving_generation)))
-        result = settle(file, error);
-    if (result == 0) result = refresh_notes(file, error);
-    if (result < 0) return result;
-
-    size_t room = TIDEMARK_CHECKPOINT_SIZE(tidemark_state_count(state));
-    if (tidemark_notes_merge(file->notes, file->notes_size, notes, count, &merged, &merged_size))
-        block = tidemark_calloc(1, tidemark_slot_block_size(room + merged_size));
-    if (block == NULL) {
-        tidemark_free(merged);
-        return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory for a checkpoint", file->path);
-    }
-    /* fits: shards are added under the save lock only */
-    int64_t bytes_size = tidemark_state_to_checkpoint_bytes(state, (char *)block + 64, room);
-    if (merged_size > 0) memcpy(block + 64 + bytes_size, merged, merged_size);
-    result = write_checkpoint(file, block, (uint32_t)bytes_size, merged_size, &generation, error);
-    tidemark_free(block);
-    if (result == 0) keep_notes(file, merged, merged_size, generation);
-    else tidemark_free(merged);
-    return result;
-}
-
-static int check_process(const struct tidemark_file *file, tidemark_error *error) {
-    if (file->process == getpid()) return 0;
-    return tidemark_fail(error, TIDEMARK_EFORKED,
-                         "%s: opened by process %ld, which forked this one: close the state here and open it anew",
-                         file->path, (long)file->process);
-}
-
-int tidemark_state_checkpoint(tidemark_state *state, const tidemark_note *notes, size_t count, tidemark_error *error) {
-    struct tidemark_file *file = state->file;
-    if (file == NULL)
-        return tidemark_fail(error, TIDEMARK_EUNSUPPORTED, "a state in memory has no file to checkpoint to");
-    for (size_t i = 0; i < count; i++) {
-        if (notes[i].length > TIDEMARK_NOTE_MAX)
-            return tidemark_fail(error, TIDEMARK_EINVAL,
-                                 "shard %" PRIu32 ": a note of %" PRIu32 " bytes, at most %d fit", notes[i].shard,
-                                 notes[i].length, TIDEMARK_NOTE_MAX);
-        if (tidemark_state_slot(state, notes[i].shard) == NULL) return tidemark_fail_shard(error, notes[i].shard);
-    }
-    if (state->readonly)
-        return tidemark_fail(error, TIDEMARK_EREADONLY, "%s: the state was opened to read", file->path);
-    int result = check_process(file, error);
-    if (result < 0) return result;
-    (void)pthread_mutex_lock(&file->mutex);
-    if (lock(file, file->fd, F_WRLCK, LOCK_SAVE, true) < 0) {
-        result = fail_io(file, "cannot lock it", error);
-    } else {
-        result = save(state, notes, count, error);
-        (void)lock(file, file->fd, F_UNLCK, LOCK_SAVE, false);
-    }
-    (void)pthread_mutex_unlock(&file->mutex);
-    return result;
-}
-
-int tidemark_state_note(tidemark_state *state, uint32_t shard, char note[TIDEMARK_NOTE_MAX], tidemark_error *error) {
-    struct tidemark_file *file = state->file;
-    const unsigned char *bytes;
-    if (file == NULL)
-        return tidemark_fail(error, TIDEMARK_EUNSUPPORTED, "a state in memory has no checkpoint and no notes");
-    if (shard > TIDEMARK_SHARD_MAX) return tidemark_fail_shard(error, shard);
-    int result = check_process(file, error);
-    if (result < 0) return result;
-    (void)pthread_mutex_lock(&file->mutex);
-    if (lock(file, file->fd, F_RDLCK, LOCK_SAVE, true) < 0) {
-        result = fail_io(file, "cannot lock it", error);
-    } else {
-        result = refresh_notes(file, error);
-        (void)lock(file, file->fd, F_UNLCK, LOCK_SAVE, false);
-    }
-    if (result == 0) {
-        result = tidemark_notes_find(file->notes, file->notes_size, shard, &bytes);
-        if (result > 0) memcpy(note, bytes, (size_t)result);
-        if (result < 0)
-            result = tidemark_fail(error, TIDEMARK_ENOT_FOUND, "%s: no note for shard %" PRIu32, file->path, shard);
-    }
-    (void)pthread_mutex_unlock(&file->mutex);
-    return result;
 }
 
 /* ---- one follower per shard ---- */
@@ -629,7 +394,7 @@ int tidemark_state_lock_shard(tidemark_state *state, uint32_t shard, tidemark_er
     if (tidemark_state_slot(state, shard) == NULL) return tidemark_fail_shard(error, shard);
     if (state->readonly)
         return tidemark_fail(error, TIDEMARK_EREADONLY, "%s: the state was opened to read", file->path);
-    int result = file != NULL ? check_process(file, error) : 0;
+    int result = file != NULL ? tidemark_file_check_process(file, error) : 0;
     if (result < 0) return result;
     if (atomic_fetch_or(&state->followed[shard / 64], bit) & bit)
         return tidemark_fail(error, TIDEMARK_ELOCKED, "shard %" PRIu32 " has a follower in this process", shard);
@@ -637,7 +402,7 @@ int tidemark_state_lock_shard(tidemark_state *state, uint32_t shard, tidemark_er
     if (errno == EAGAIN || errno == EACCES)
         result =
             tidemark_fail(error, TIDEMARK_ELOCKED, "%s: shard %" PRIu32 " has another follower", file->path, shard);
-    else result = fail_io(file, "cannot lock a shard", error);
+    else result = tidemark_file_fail_io(file, "cannot lock a shard", error);
     clear_followed(state, shard);
     return result;
 }
@@ -645,7 +410,7 @@ int tidemark_state_lock_shard(tidemark_state *state, uint32_t shard, tidemark_er
 void tidemark_state_unlock_shard(tidemark_state *state, uint32_t shard) {
     struct tidemark_file *file = state->file;
     if (tidemark_state_slot(state, shard) == NULL || state->readonly) return;
-    if (file != NULL && check_process(file, NULL) < 0) return; /* the lock is the parent's */
+    if (file != NULL && tidemark_file_check_process(file, NULL) < 0) return; /* the lock is the parent's */
     if (file != NULL) (void)lock(file, file->fd, F_UNLCK, LOCK_SHARD + (off_t)shard, false);
     clear_followed(state, shard);
 }

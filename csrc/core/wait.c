@@ -5,8 +5,8 @@
  *     waiter                               who advances
  *     ------                               ------------
  *  1. reads the event                      a. exchanges the mark
- *  2. sets the flag                        b. reads the flag; done if it is not set
- *  3. reads the mark; done if it is there  c. clears the flag
+ *  2. sets the flag                        b. reads the flags; done if none is set
+ *  3. reads the mark; done if it is there  c. clears the flag; done if another one did
  *  4. sleeps while the event is as read    d. changes the event
  *  5. goes to 1                            e. wakes all
  *
@@ -18,8 +18,10 @@
  *
  * A process may be killed between a and e. So nobody sleeps longer than SLICE before it looks again.
  *
- * A read-only state can write neither flag nor event: it looks again after short pauses, asleep on a word of its own
- * for the sake of interrupts.
+ * A read-only state can set no flag. But some slots have a second one, TIDEMARK_WAKE_ALWAYS, which is never cleared:
+ * the writer of a log sets it on its heads. There b finds a flag each time, and at 2 a read-only waiter has only to see
+ * that it is set. Where it is not, who only reads looks again after short pauses. Nor can a read-only state change the
+ * event: an interrupt that comes between 3 and 4 is seen after the SLICE.
  */
 #define _DEFAULT_SOURCE 1 /* syscall, clock_gettime */
 #include "wait.h"
@@ -31,6 +33,7 @@
 #include "error.h"
 #include "futex.h"
 #include "state.h"
+#include "watch.h"
 
 #define SLICE          0.1 /* seconds */
 #define LONGEST_PAUSE  0.005
@@ -42,15 +45,26 @@ double tidemark_monotonic(void) {
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
-/* d and e. */
-static void wake_all(const tidemark_state *state) {
-    (void)atomic_fetch_add(state->event, 1);
-    tidemark_futex_wake(state->event, state->event != &state->own_event);
+/* Whether the event word lies in the live file, where other processes sleep on it, too. */
+static bool is_shared(const tidemark_state *state) {
+    return state->event != &state->own_event;
 }
 
-void tidemark_state_wake(const tidemark_state *state, struct tidemark_slot *slot) {
-    atomic_store(&slot->waiter, 0);
-    wake_all(state);
+/* d and e. */
+static void wake_all(const tidemark_state *state) {
+    if (!state->readonly || !is_shared(state)) (void)atomic_fetch_add(state->event, 1);
+    tidemark_futex_wake(state->event, is_shared(state));
+}
+
+void tidemark_state_wake(tidemark_state *state, struct tidemark_slot *slot) {
+    uint32_t flags = atomic_fetch_and(&slot->waiter, ~TIDEMARK_MAY_SLEEP);
+    if ((flags & ~TIDEMARK_WATCHED) != 0) wake_all(state);
+    if ((flags & TIDEMARK_WATCHED) != 0) tidemark_watches_wake(state, slot);
+}
+
+void tidemark_state_wake_always(tidemark_state *state) {
+    for (int shard = tidemark_state_next(state, -1); shard >= 0; shard = tidemark_state_next(state, shard))
+        (void)atomic_fetch_or(&tidemark_state_slot(state, (uint32_t)shard)->waiter, TIDEMARK_WAKE_ALWAYS);
 }
 
 /* Whether the wait that began when `met` interrupts had ended others is interrupted. All that had begun are; the first
@@ -62,36 +76,47 @@ static bool is_interrupted(tidemark_state *state, uint32_t met) {
     return true;
 }
 
-/* The first of the marks that stands above the one given, or NULL. All shards are tracked. */
+/* 2: whether who advances one of the marks will wake us. */
+static bool announce(const tidemark_state *state, const tidemark_mark *marks, size_t count) {
+    bool heard = true;
+    for (size_t i = 0; i < count; i++) {
+        struct tidemark_slot *slot = tidemark_state_slot(state, marks[i].shard);
+        if (slot == NULL) continue;
+        if (!state->readonly) (void)atomic_fetch_or(&slot->waiter, TIDEMARK_MAY_SLEEP);
+        else if ((atomic_load(&slot->waiter) & TIDEMARK_WAKE_ALWAYS) == 0) heard = false;
+    }
+    return heard;
+}
+
+/* The first of the marks that stands above the one given, or NULL. */
 static const tidemark_mark *find_above(const tidemark_state *state, const tidemark_mark *marks, size_t count) {
     for (size_t i = 0; i < count; i++) {
-        if (atomic_load(&tidemark_state_slot(state, marks[i].shard)->mark) > marks[i].seqno) return &marks[i];
+        struct tidemark_slot *slot = tidemark_state_slot(state, marks[i].shard);
+        if (slot != NULL && atomic_load(&slot->mark) > marks[i].seqno) return &marks[i];
     }
     return NULL;
 }
 
-/* Waits until a mark stands above the one given and gives its shard. ETIMEOUT, EINTERRUPTED. `marks` are in order. */
-static int wait_above(tidemark_state *state, const tidemark_mark *marks, size_t count, double timeout, uint32_t *shard,
-                      tidemark_error *error) {
+int tidemark_state_wait_above(tidemark_state *state, const tidemark_mark *marks, size_t count, double timeout,
+                              uint32_t *shard, tidemark_error *error) {
     const double deadline = tidemark_monotonic() + timeout; /* means nothing where it is for ever */
     const uint32_t met = atomic_load(&state->interrupts_met);
-    double slice = state->readonly ? SHORTEST_PAUSE : SLICE;
+    double pause = SHORTEST_PAUSE;
     for (bool looked = false;; looked = true) { /* the first look sets no flag: it may not come to a sleep */
         uint32_t event = atomic_load(state->event);
-        for (size_t i = 0; looked && !state->readonly && i < count; i++)
-            atomic_store(&tidemark_state_slot(state, marks[i].shard)->waiter, 1);
+        bool heard = !looked || announce(state, marks, count);
         const tidemark_mark *found = find_above(state, marks, count);
         if (found != NULL) {
             *shard = found->shard;
             return 0;
         }
         if (is_interrupted(state, met)) return tidemark_fail(error, TIDEMARK_EINTERRUPTED, "the wait was interrupted");
+        double slice = heard ? SLICE : pause;
         double left = timeout >= 0 ? deadline - tidemark_monotonic() : slice; /* not a number: for ever */
         if (left <= 0) return tidemark_fail(error, TIDEMARK_ETIMEOUT, "none of %zu marks moved in time", count);
         if (!looked) continue;
-        tidemark_futex_wait(state->event, event, state->event != &state->own_event,
-                            (long)((left < slice ? left : slice) * 1e9));
-        if (slice < LONGEST_PAUSE) slice *= 2;
+        tidemark_futex_wait(state->event, event, is_shared(state), (long)((left < slice ? left : slice) * 1e9));
+        if (pause < LONGEST_PAUSE) pause *= 2;
     }
 }
 
@@ -100,7 +125,7 @@ int tidemark_state_wait_for(tidemark_state *state, uint32_t shard, int64_t seqno
     if (seqno < 0) return tidemark_fail(error, TIDEMARK_EINVAL, "seqno out of range: %" PRId64, seqno);
     if (tidemark_state_slot(state, shard) == NULL) return tidemark_fail_shard(error, shard);
     const tidemark_mark below = {shard, seqno - 1};
-    int result = wait_above(state, &below, 1, timeout, &shard, error);
+    int result = tidemark_state_wait_above(state, &below, 1, timeout, &shard, error);
     if (result == TIDEMARK_ETIMEOUT)
         return tidemark_fail(error, result, "shard %" PRIu32 ": the mark did not come to %" PRId64 " in time", shard,
                              seqno);
@@ -110,7 +135,7 @@ int tidemark_state_wait_for(tidemark_state *state, uint32_t shard, int64_t seqno
 int tidemark_state_wait_any(tidemark_state *state, const tidemark_mark *marks, size_t count, double timeout,
                             uint32_t *shard, tidemark_error *error) {
     int result = tidemark_state_check_marks(state, marks, count, error);
-    return result < 0 ? result : wait_above(state, marks, count, timeout, shard, error);
+    return result < 0 ? result : tidemark_state_wait_above(state, marks, count, timeout, shard, error);
 }
 
 void tidemark_state_interrupt(tidemark_state *state) {

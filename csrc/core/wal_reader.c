@@ -1,34 +1,27 @@
 /*
  * Reading one shard of a log, in any process. A reader never looks beyond the head: what stands there may be half
- * written, or gone after the next start of the machine. It follows the heads by polling with short pauses.
+ * written, or gone after the next start of the machine. Directory and heads are its source's, which it may share.
  */
-#define _XOPEN_SOURCE 700 /* nanosleep */
+#define _XOPEN_SOURCE 700 /* AT_SYMLINK_NOFOLLOW */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 
 #include "alloc.h"
 #include "batch.h"
 #include "error.h"
 #include "segment.h"
-#include "state_file.h"
 #include "wait.h"
-#include "wal.h"
-
-#define SHORTEST_PAUSE 0.0002 /* seconds; doubled from poll to poll */
-#define LONGEST_PAUSE  0.005
-#define LOOK_AGAIN     0.05 /* seconds between looks at whether the heads are still the ones on disk */
+#include "wal_source.h"
 
 struct tidemark_wal_reader {
-    struct tidemark_log log;
+    tidemark_wal_source *source;   /* a reference */
+    uint64_t turn, directory_turn; /* of the source, as far as it was found to go with what was read */
     struct tidemark_cursor cursor; /* while closed it stands before the first record that is wanted */
-    tidemark_state *heads;         /* NULL: an archive */
-    int64_t archive_head;
-    int64_t after_seqno;  /* batches that end there or before are passed over */
-    tidemark_batch batch; /* the one at the cursor; size 0: not yet looked at */
-    double looked_at;     /* when the heads were last found current */
+    int64_t archive_head;          /* where the source has no heads */
+    int64_t after_seqno;           /* batches that end there or before are passed over */
+    tidemark_batch batch;          /* the one at the cursor; size 0: not yet looked at */
 };
 
 /* ---- finding the segment ---- */
@@ -38,7 +31,14 @@ static int fail_pruned(const struct tidemark_wal_reader *reader, int64_t seqno, 
     return tidemark_fail(error, TIDEMARK_EPRUNED,
                          "%s: shard %" PRIu32 ": records from seqno %" PRId64
                          " on were removed, the log begins with %" PRId64,
-                         reader->log.path, reader->cursor.shard, seqno, first_seqno);
+                         reader->cursor.path, reader->cursor.shard, seqno, first_seqno);
+}
+
+static int list_segments(const struct tidemark_wal_reader *reader, struct tidemark_segment **segments, size_t *count,
+                         tidemark_error *error) {
+    const struct tidemark_cursor *cursor = &reader->cursor;
+    return tidemark_segment_list(cursor->io, cursor->directory, cursor->path, (int)cursor->shard, segments, count,
+                                 error);
 }
 
 /* Opens the segment in which the first record that is wanted must stand: 1, 0 if the shard has none. EPRUNED where it
@@ -48,8 +48,7 @@ static int locate(struct tidemark_wal_reader *reader, tidemark_error *error) {
     for (;;) {
         struct tidemark_segment *segments;
         size_t count, position = 0;
-        int result = tidemark_segment_list(reader->log.io, reader->log.directory, reader->log.path,
-                                           (int)reader->cursor.shard, &segments, &count, error);
+        int result = list_segments(reader, &segments, &count, error);
         if (result < 0) return result;
         while (position < count && segments[position].first_seqno <= seqno) position++;
         if (position > 0) {
@@ -71,8 +70,7 @@ static int next_segment(struct tidemark_wal_reader *reader, bool opened, const c
     size_t count;
     int result = opened ? TIDEMARK_ENOT_FOUND : tidemark_cursor_open(cursor, cursor->last_seqno + 1, error);
     if (result != TIDEMARK_ENOT_FOUND) return result;
-    result = tidemark_segment_list(reader->log.io, reader->log.directory, reader->log.path, (int)cursor->shard,
-                                   &segments, &count, error);
+    result = list_segments(reader, &segments, &count, error);
     if (result < 0) return result;
     if (count > 0 && segments[0].first_seqno - 1 > cursor->last_seqno)
         result = fail_pruned(reader, cursor->last_seqno + 1, segments[0].first_seqno, error);
@@ -86,50 +84,33 @@ static int next_segment(struct tidemark_wal_reader *reader, bool opened, const c
 
 /* ---- opening ---- */
 
-/* Whether two calls of stat have succeeded and told of the same file. */
-static bool is_same(int result, const struct stat *status, int other_result, const struct stat *other) {
-    return result == 0 && other_result == 0 && status->st_dev == other->st_dev && status->st_ino == other->st_ino;
-}
-
-/* Whether the heads, which are opened by path, belong to the segments, which are read from the directory that is open:
- * 0, or EREPLACED where another directory has its name now, or another segment that of one from which batches were
- * read. (One without a batch may be made anew by the next writer.) */
-static int check_place(const struct tidemark_wal_reader *reader, tidemark_error *error) {
-    const struct tidemark_cursor *cursor = &reader->cursor;
+/* Whether the segment from which batches were read is not the one that is in the directory. (One without a batch may be
+ * made anew by the next writer.) */
+static bool is_segment_replaced(const struct tidemark_cursor *cursor) {
     struct stat ours, there;
-    bool replaced = !is_same(cursor->io->fstat(cursor->directory, &ours), &ours,
-                             cursor->io->fstatat(AT_FDCWD, reader->log.path, &there, 0), &there);
-    if (!replaced && cursor->fd >= 0 && cursor->offset > 0) {
-        int found = cursor->io->fstatat(cursor->directory, cursor->name, &there, AT_SYMLINK_NOFOLLOW);
-        replaced = found == 0 && !is_same(cursor->io->fstat(cursor->fd, &ours), &ours, found, &there);
-    }
-    if (!replaced) return 0;
-    return tidemark_fail(error, TIDEMARK_EREPLACED, "%s: was replaced since it was opened: open a new reader",
-                         reader->log.path);
+    if (cursor->fd < 0 || cursor->offset == 0) return false;
+    int found = cursor->io->fstatat(cursor->directory, cursor->name, &there, AT_SYMLINK_NOFOLLOW);
+    return found == 0 && !tidemark_is_same_file(cursor->io->fstat(cursor->fd, &ours), &ours, found, &there);
 }
 
-static int open_heads(struct tidemark_wal_reader *reader, tidemark_error *error) {
-    tidemark_state *heads;
-    struct tidemark_log_identity identity;
-    int result =
-        tidemark_state_open_io(reader->log.io, reader->log.heads_path, NULL, 0, TIDEMARK_OPEN_READONLY, &heads, error);
-    if (result < 0) return result;
-    result = tidemark_log_read_identity(&reader->log, heads, &identity, error);
-    if (result == 0 && tidemark_state_applied_seqno(heads, reader->cursor.shard) < 0)
-        result = tidemark_fail(error, TIDEMARK_EUNKNOWN_SHARD, "%s: the log has no shard %" PRIu32, reader->log.path,
-                               reader->cursor.shard);
-    if (identity.log_id == 0) identity.log_id = reader->cursor.log_id; /* a writer is just making these heads */
-    if (result == 0 && reader->cursor.log_id != 0 && identity.log_id != reader->cursor.log_id)
-        result = tidemark_fail(error, TIDEMARK_EFOREIGN,
-                               "%s: another log has taken the place of the one that was read here", reader->log.path);
-    if (result == 0) result = check_place(reader, error);
-    if (result < 0) {
-        tidemark_state_release(heads);
-        return result;
-    }
-    tidemark_state_release(reader->heads);
-    reader->heads = heads;
-    reader->cursor.log_id = identity.log_id;
+/* Before anything else is done with heads that are new to the reader: whether they go with what was read. They were
+ * opened by path, the segments are read from a directory that is open. EUNKNOWN_SHARD, EFOREIGN, and EREPLACED where
+ * directory or segment are other ones; then nothing more is read. */
+static int settle(struct tidemark_wal_reader *reader, tidemark_error *error) {
+    const tidemark_wal_source *source = reader->source;
+    struct tidemark_cursor *cursor = &reader->cursor;
+    if (reader->turn == source->turn) return 0;
+    if (source->heads != NULL && tidemark_state_applied_seqno(source->heads, cursor->shard) < 0)
+        return tidemark_fail(error, TIDEMARK_EUNKNOWN_SHARD, "%s: the log has no shard %" PRIu32, cursor->path,
+                             cursor->shard);
+    if (cursor->log_id != 0 && source->log_id != 0 && source->log_id != cursor->log_id)
+        return tidemark_fail(error, TIDEMARK_EFOREIGN,
+                             "%s: another log has taken the place of the one that was read here", cursor->path);
+    if (reader->directory_turn != source->directory_turn || is_segment_replaced(cursor))
+        return tidemark_fail(error, TIDEMARK_EREPLACED, "%s: was replaced since it was opened: open a new reader",
+                             cursor->path);
+    if (cursor->log_id == 0) cursor->log_id = source->log_id;
+    reader->turn = source->turn;
     return 0;
 }
 
@@ -139,12 +120,11 @@ static int find_archive_head(struct tidemark_wal_reader *reader, tidemark_error 
     struct tidemark_segment *segments;
     struct tidemark_tail tail;
     size_t count;
-    int result = tidemark_segment_list(reader->log.io, reader->log.directory, reader->log.path, (int)scan.cursor.shard,
-                                       &segments, &count, error);
+    int result = list_segments(reader, &segments, &count, error);
     if (result < 0) return result;
     if (count == 0)
         result = tidemark_fail(error, TIDEMARK_EUNKNOWN_SHARD, "%s: the log has no segment of shard %" PRIu32,
-                               reader->log.path, scan.cursor.shard);
+                               reader->cursor.path, scan.cursor.shard);
     if (result == 0) result = tidemark_scan_begin(&scan, error);
     if (result == 0) {
         result = tidemark_scan_open(&scan, segments[count - 1].first_seqno, error);
@@ -156,32 +136,56 @@ static int find_archive_head(struct tidemark_wal_reader *reader, tidemark_error 
     return result;
 }
 
-int tidemark_wal_reader_open_io(const struct tidemark_io *io, const char *directory, uint32_t shard,
-                                int64_t after_seqno, unsigned flags, tidemark_wal_reader **result,
-                                tidemark_error *error) {
-    if (shard > TIDEMARK_SHARD_MAX)
-        return tidemark_fail(error, TIDEMARK_EINVAL, "shard id out of range: %" PRIu32, shard);
-    if (after_seqno < 0 || after_seqno == TIDEMARK_SEQNO_MAX)
-        return tidemark_fail(error, TIDEMARK_EINVAL, "no seqno is after %" PRId64, after_seqno);
-    struct tidemark_wal_reader *reader = tidemark_calloc(1, sizeof *reader);
-    if (reader == NULL) return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory", directory);
-    int code = tidemark_log_open(io, directory, &reader->log, error);
-    if (code < 0) {
-        tidemark_free(reader);
+/* Opens a reader that takes over the caller's reference to the source; on failure that is dropped. */
+static int open_reader(tidemark_wal_source *source, uint32_t shard, int64_t after_seqno, tidemark_wal_reader **result,
+                       tidemark_error *error) {
+    tidemark_wal_reader *reader = tidemark_calloc(1, sizeof *reader);
+    if (reader == NULL) {
+        int code = tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory", source->log.path);
+        tidemark_wal_source_close(source);
         return code;
     }
+    reader->source = source;
+    reader->directory_turn = source->directory_turn;
     reader->after_seqno = after_seqno;
-    reader->cursor = (struct tidemark_cursor){.io = io,
-                                              .directory = reader->log.directory,
-                                              .path = reader->log.path,
+    reader->cursor = (struct tidemark_cursor){.io = source->log.io,
+                                              .directory = source->log.directory,
+                                              .path = source->log.path,
                                               .fd = -1,
                                               .shard = shard,
                                               .last_seqno = after_seqno};
-    code = flags & TIDEMARK_READ_ARCHIVE ? find_archive_head(reader, error) : open_heads(reader, error);
+    int code = settle(reader, error);
+    if (code == 0 && source->heads == NULL) code = find_archive_head(reader, error);
     if (code == 0) code = locate(reader, error);
     if (code < 0) tidemark_wal_reader_close(reader);
     else *result = reader;
     return code < 0 ? code : 0;
+}
+
+static int check_arguments(uint32_t shard, int64_t after_seqno, tidemark_error *error) {
+    if (shard > TIDEMARK_SHARD_MAX)
+        return tidemark_fail(error, TIDEMARK_EINVAL, "shard id out of range: %" PRIu32, shard);
+    if (after_seqno < 0 || after_seqno == TIDEMARK_SEQNO_MAX)
+        return tidemark_fail(error, TIDEMARK_EINVAL, "no seqno is after %" PRId64, after_seqno);
+    return 0;
+}
+
+int tidemark_wal_source_reader(tidemark_wal_source *source, uint32_t shard, int64_t after_seqno,
+                               tidemark_wal_reader **reader, tidemark_error *error) {
+    int code = check_arguments(shard, after_seqno, error);
+    if (code == 0) code = tidemark_wal_source_look(source, tidemark_monotonic(), error);
+    if (code < 0) return code;
+    source->references++;
+    return open_reader(source, shard, after_seqno, reader, error);
+}
+
+int tidemark_wal_reader_open_io(const struct tidemark_io *io, const char *directory, uint32_t shard,
+                                int64_t after_seqno, unsigned flags, tidemark_wal_reader **reader,
+                                tidemark_error *error) {
+    tidemark_wal_source *source = NULL;
+    int code = check_arguments(shard, after_seqno, error);
+    if (code == 0) code = tidemark_wal_source_open_io(io, directory, flags & TIDEMARK_READ_ARCHIVE, &source, error);
+    return code < 0 ? code : open_reader(source, shard, after_seqno, reader, error);
 }
 
 int tidemark_wal_reader_open(const char *directory, uint32_t shard, int64_t after_seqno, unsigned flags,
@@ -192,20 +196,15 @@ int tidemark_wal_reader_open(const char *directory, uint32_t shard, int64_t afte
 void tidemark_wal_reader_close(tidemark_wal_reader *reader) {
     if (reader == NULL) return;
     tidemark_cursor_close(&reader->cursor);
-    tidemark_state_release(reader->heads);
-    tidemark_log_close(&reader->log);
+    tidemark_wal_source_close(reader->source);
     tidemark_free(reader);
 }
 
 /* ---- reading ---- */
 
-static int64_t head_of(const struct tidemark_wal_reader *reader) {
-    return reader->heads != NULL ? tidemark_state_applied_seqno(reader->heads, reader->cursor.shard)
-                                 : reader->archive_head;
-}
-
 int64_t tidemark_wal_reader_head(tidemark_wal_reader *reader) {
-    return reader->heads != NULL ? head_of(reader) : TIDEMARK_EEND;
+    const tidemark_state *heads = reader->source->heads;
+    return heads != NULL ? tidemark_state_applied_seqno(heads, reader->cursor.shard) : TIDEMARK_EEND;
 }
 
 /* Reads the header at the cursor, which is at or below the head, into reader->batch: 1, or 0 if the segment ends here.
@@ -246,7 +245,7 @@ static int advance_to_batch(struct tidemark_wal_reader *reader, int64_t head, ti
             if (result == 0)
                 result = tidemark_fail(error, TIDEMARK_ELOST,
                                        "%s: shard %" PRIu32 ": seqno %" PRId64 " is durable but there is no segment",
-                                       reader->log.path, cursor->shard, cursor->last_seqno + 1);
+                                       reader->cursor.path, cursor->shard, cursor->last_seqno + 1);
             if (result < 0) return result;
             continue;
         }
@@ -264,39 +263,33 @@ static int advance_to_batch(struct tidemark_wal_reader *reader, int64_t head, ti
     return 0;
 }
 
-/* After a restart of the machine, and when its files are replaced, the heads that are open no longer move. */
-static int follow_heads(struct tidemark_wal_reader *reader, double time, tidemark_error *error) {
-    if (time - reader->looked_at < LOOK_AGAIN) return 0;
-    reader->looked_at = time;
-    int current = tidemark_state_is_current(reader->heads, error);
-    return current != 0 ? current : open_heads(reader, error);
-}
-
-static void pause_for(double seconds) {
-    struct timespec time = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
-    (void)nanosleep(&time, NULL);
-}
-
 int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidemark_batch *batch,
                              tidemark_error *error) {
-    double deadline = -1, pause = SHORTEST_PAUSE;
+    tidemark_wal_source *source = reader->source;
+    const struct tidemark_cursor *cursor = &reader->cursor;
+    double deadline = -1;
     for (;;) {
-        int result = advance_to_batch(reader, head_of(reader), error);
+        int result = settle(reader, error);
+        if (result == 0)
+            result = advance_to_batch(
+                reader, source->heads != NULL ? tidemark_wal_reader_head(reader) : reader->archive_head, error);
         if (result == 1) *batch = reader->batch;
         if (result != 0) return result < 0 ? result : 0;
-        if (reader->heads == NULL)
+        if (source->heads == NULL)
             return tidemark_fail(error, TIDEMARK_EEND, "%s: shard %" PRIu32 ": the archive ends at seqno %" PRId64,
-                                 reader->log.path, reader->cursor.shard, reader->archive_head);
+                                 cursor->path, cursor->shard, reader->archive_head);
         double time = tidemark_monotonic();
-        result = follow_heads(reader, time, error);
+        if (deadline < 0) deadline = tidemark_wal_source_deadline(time, timeout);
+        result = tidemark_wal_source_look(source, time, error);
         if (result < 0) return result;
-        if (deadline < 0) deadline = timeout >= 0 ? time + timeout : time + 1e9; /* not a number: for ever */
-        if (time >= deadline)
-            return tidemark_fail(error, TIDEMARK_ETIMEOUT,
-                                 "%s: shard %" PRIu32 ": nothing after seqno %" PRId64 " in time", reader->log.path,
-                                 reader->cursor.shard, reader->cursor.last_seqno);
-        pause_for(pause < deadline - time ? pause : deadline - time);
-        if (pause < LONGEST_PAUSE) pause *= 2;
+        if (source->turn != reader->turn) continue;
+        const tidemark_mark mark = {cursor->shard, cursor->last_seqno};
+        uint32_t shard;
+        result = tidemark_wal_source_sleep(source, &mark, 1, time, deadline, &shard, error);
+        if (result == TIDEMARK_ETIMEOUT)
+            return tidemark_fail(error, result, "%s: shard %" PRIu32 ": nothing after seqno %" PRId64 " in time",
+                                 cursor->path, cursor->shard, cursor->last_seqno);
+        if (result < 0) return result;
     }
 }
 

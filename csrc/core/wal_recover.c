@@ -19,6 +19,7 @@
 #include "error.h"
 #include "segment.h"
 #include "state_file.h"
+#include "wait.h"
 #include "wal_writer.h"
 
 #define SEGMENT_BYTES 67108864
@@ -259,6 +260,7 @@ static int recover(struct tidemark_wal *wal, uint32_t epoch, const struct tidema
         result = tidemark_io_fail(error, wal->log.path, "", "cannot sync it");
     if (result == 0) result = track_shards(wal, error);
     if (result < 0) return result;
+    tidemark_state_wake_always(wal->heads); /* readers open them to read only */
     for (size_t i = 0; i < wal->shard_count; i++)
         (void)tidemark_state_advance(wal->heads, wal->shards[i].id, wal->shards[i].last_seqno);
     return tidemark_log_write_identity(wal->heads, &wal->identity, error);

@@ -6,7 +6,8 @@
  * thread and process that opens the same path (tidemark_state_open).
  *
  * Threads. A state may be used from any number of threads at once, without locks; only its last reference must
- * not be in use elsewhere while it is released. No function prints, exits, longjmps or handles a signal.
+ * not be in use elsewhere while it is released. No function prints, exits, longjmps or handles a signal, and none but
+ * tidemark_state_interrupt may be called from a signal handler.
  *
  * Memory order. A mark changes only by a compare-and-exchange that acquires and releases, and reading it acquires. So
  * who reads a mark >= m sees everything that a thread wrote before its advance to m that returned 1. An advance that
@@ -34,7 +35,7 @@ extern "C" {
 #define TIDEMARK_VERSION "0.1.0"
 
 /* Changes with the layout of a state in memory. States pass only between builds of the same ABI. */
-#define TIDEMARK_ABI 2
+#define TIDEMARK_ABI 3
 
 #define TIDEMARK_SHARD_MAX 65535
 #define TIDEMARK_SEQNO_MAX INT64_MAX
@@ -145,8 +146,9 @@ TIDEMARK_API size_t tidemark_state_snapshot(const tidemark_state *state, tidemar
  * negative is for ever. A mark that is there counts more than an interrupt, and that more than a time-out. Signals
  * alone do not end it. Whoever waits keeps its reference meanwhile; other references may be released. As after
  * tidemark_state_applied_seqno, what was written before the advance is seen. A sleeper is woken by the advance; only
- * where the advancing process was killed in the middle of it, and in a read-only state, which looks every 5 ms or more
- * often, is it later, by 0.1 s at most. A state that a child has inherited over a fork can be waited on. EINVAL,
+ * where the advancing process was killed in the middle of it is it later, by 0.1 s at most. A read-only state is woken
+ * where it is the heads of a log, and otherwise looks every 5 ms or more often; an interrupt may reach it 0.1 s late.
+ * A state that a child has inherited over a fork can be waited on. EINVAL,
  * EUNKNOWN_SHARD, ETIMEOUT, EINTERRUPTED. */
 TIDEMARK_API int tidemark_state_wait_for(tidemark_state *state, uint32_t shard, int64_t seqno, double timeout,
                                          tidemark_error *error);
@@ -159,6 +161,31 @@ TIDEMARK_API int tidemark_state_wait_any(tidemark_state *state, const tidemark_m
 /* Ends the waits of this process that go on through `state`, with EINTERRUPTED; if there is none, the next one that
  * would sleep, so that no interrupt is lost which comes just before a wait. May be called from a signal handler. */
 TIDEMARK_API void tidemark_state_interrupt(tidemark_state *state);
+
+/* ---- watching marks, for event loops ---- */
+
+/* A mark that somebody waits for without blocking. One thread at a time, whatever threads advance. */
+typedef struct tidemark_watch tidemark_watch;
+
+/* A watch for the mark of `shard` to be `seqno` or above; it holds a reference to the state until it is closed. EINVAL,
+ * EUNKNOWN_SHARD, ENOMEM. */
+TIDEMARK_API int tidemark_state_watch(tidemark_state *state, uint32_t shard, int64_t seqno, tidemark_watch **watch,
+                                      tidemark_error *error);
+
+/* 1 if the mark is there, and then for ever, else 0. Never blocks, for every kind of state. Where it gives 1, what was
+ * written before the advance is seen. */
+TIDEMARK_API int tidemark_watch_ready(const tidemark_watch *watch);
+
+/* A descriptor that is readable once the mark is there, and stays so: for poll, epoll or a loop made of them. The first
+ * call makes it, later ones give the same. It is the watch's: do not read, write or close it, and take it out of the
+ * loop before tidemark_watch_close. Ask tidemark_watch_ready as well before you use what the advance has published.
+ * EUNSUPPORTED for a state with files, where another process may advance; EFORKED in a child for one that its parent
+ * made, which the child's advances do not make readable; ENOMEM; EIO where there are no descriptors left. An advance
+ * takes a lock only where it reaches the seqno of a watch with a descriptor. */
+TIDEMARK_API int tidemark_watch_fd(tidemark_watch *watch, tidemark_error *error);
+
+/* Closes the descriptor and drops the reference. NULL is let pass. */
+TIDEMARK_API void tidemark_watch_close(tidemark_watch *watch);
 
 /* ---- checkpoint bytes: docs/formats.md ---- */
 
@@ -343,20 +370,51 @@ TIDEMARK_API int tidemark_wal_verify(const char *directory, tidemark_wal_report 
 
 /* ---- reading the log ---- */
 
-/* A reader of one shard, in any process. One thread at a time. Holds no batch and up to five descriptors. */
+/* A log as its readers share it, in any process: its directory and its heads, four descriptors. A source and all its
+ * readers are used by one thread at a time; only tidemark_wal_source_interrupt is for others. */
+typedef struct tidemark_wal_source tidemark_wal_source;
+
+/* A reader of one shard. Holds no batch and one descriptor, that of its segment. */
 typedef struct tidemark_wal_reader tidemark_wal_reader;
+
+/* Opens the log in `directory` to read it. ENOT_FOUND, also while its first writer is just making it; ENOMEM, EIO, and
+ * what tidemark_state_open gives for `heads`. */
+TIDEMARK_API int tidemark_wal_source_open(const char *directory, tidemark_wal_source **source, tidemark_error *error);
+
+/* Reads the batches of `shard` from the one on that holds `after_seqno` + 1. The reader may outlive the source's
+ * handle. EUNKNOWN_SHARD, EINVAL, EPRUNED, ENOMEM, EIO; and what has kept the source from opening the log's files anew
+ * where they are other ones now. */
+TIDEMARK_API int tidemark_wal_source_reader(tidemark_wal_source *source, uint32_t shard, int64_t after_seqno,
+                                            tidemark_wal_reader **reader, tidemark_error *error);
+
+/* The heads, to read: per shard the last durable seqno. The source's, until its next use or that of one of its readers:
+ * they are opened anew when the log's files are other ones. */
+TIDEMARK_API tidemark_state *tidemark_wal_source_heads(tidemark_wal_source *source);
+
+/* Waits until the head of one of the shards is above the seqno given for it, and gives the first such shard; one that
+ * the log does not have does not move. `timeout` and sleep are those of tidemark_state_wait_any. EINVAL, ETIMEOUT,
+ * EINTERRUPTED. */
+TIDEMARK_API int tidemark_wal_source_wait(tidemark_wal_source *source, const tidemark_mark *marks, size_t count,
+                                          double timeout, uint32_t *shard, tidemark_error *error);
+
+/* Ends the wait that goes on through the source or one of its readers with EINTERRUPTED, within 0.1 s; if there is
+ * none, the next one that would sleep. From any thread, also from a signal handler, as long as the source is there. */
+TIDEMARK_API void tidemark_wal_source_interrupt(tidemark_wal_source *source);
+
+/* Drops the caller's handle; its readers keep what they need. NULL is let pass. */
+TIDEMARK_API void tidemark_wal_source_close(tidemark_wal_source *source);
 
 #define TIDEMARK_READ_ARCHIVE 1u /* the log has no `heads`: read to the last whole batch, then EEND */
 
-/* Reads the batches of `shard` from the one on that holds `after_seqno` + 1. ENOT_FOUND, EUNKNOWN_SHARD, EINVAL,
- * EPRUNED, ENOMEM, EIO, and what tidemark_state_open gives for `heads`. */
+/* A reader with a source of its own, that is with five descriptors. As tidemark_wal_source_reader; also ENOT_FOUND, and
+ * what tidemark_state_open gives for `heads`. */
 TIDEMARK_API int tidemark_wal_reader_open(const char *directory, uint32_t shard, int64_t after_seqno, unsigned flags,
                                           tidemark_wal_reader **reader, tidemark_error *error);
 
 /* Waits until the next batch is durable, for `timeout` seconds at most (0: does not wait; negative: for ever), and
- * gives its header. Blocks the OS thread. ETIMEOUT; EEND in an archive; EPRUNED; EREPLACED where another directory or
- * segment has taken the place of the one that is read, for a new reader; ECORRUPT, EFOREIGN with file and offset; EINTR
- * does not end it. */
+ * gives its header. Blocks the OS thread, asleep until the writer wakes it. ETIMEOUT; EINTERRUPTED; EEND in an archive;
+ * EPRUNED; EREPLACED where another directory or segment has taken the place of the one that is read, for a new reader;
+ * ECORRUPT, EFOREIGN with file and offset; EINTR does not end it. */
 TIDEMARK_API int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidemark_batch *batch,
                                           tidemark_error *error);
 

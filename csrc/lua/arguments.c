@@ -93,3 +93,16 @@ size_t tidemark_count_entries(lua_State *L, int index) {
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) count++;
     return count;
 }
+
+const tidemark_mark *tidemark_check_marks(lua_State *L, int index, size_t *count) {
+    luaL_checktype(L, index, LUA_TTABLE);
+    size_t room = tidemark_count_entries(L, index), found = 0;
+    tidemark_mark *marks = lua_newuserdata(L, room * sizeof *marks + 1);
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1), found++) {
+        luaL_argcheck(L, found < room, index, TIDEMARK_TABLE_GREW);
+        marks[found].shard = (uint32_t)tidemark_check_element(L, index, -2, TIDEMARK_SHARD_MAX, "shard id");
+        marks[found].seqno = tidemark_check_element(L, index, -1, TIDEMARK_SEQNO_MAX, "seqno");
+    }
+    *count = found;
+    return marks;
+}

@@ -148,6 +148,20 @@ static int batch_records(lua_State *L) {
     return 3;
 }
 
+/* each(batch, f): calls f(record, seqno) for each record. The loop in C costs less than an iterator's call per record.
+ */
+static int batch_each(lua_State *L) {
+    const struct batch *batch = check_batch(L, 1);
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    for (uint32_t position = 0; position < batch->header.count; position++) {
+        lua_pushvalue(L, 2);
+        push_record(L, batch, position);
+        lua_pushinteger(L, batch->header.first_seqno + (lua_Integer)position);
+        lua_call(L, 2, 0);
+    }
+    return 0;
+}
+
 static int batch_bytes(lua_State *L) {
     const struct batch *batch = check_batch(L, 1);
     lua_pushlstring(L, (const char *)batch->bytes, batch->header.size);
@@ -218,13 +232,8 @@ static int batch_tostring(lua_State *L) {
 
 void tidemark_batch_class(lua_State *L) {
     static const luaL_Reg class_functions[] = {
-        {"encode", batch_encode},
-        {"decode", batch_decode},
-        {"record", batch_record},
-        {"records", batch_records},
-        {"bytes", batch_bytes},
-        {"after", batch_after},
-        {NULL, NULL},
+        {"encode", batch_encode}, {"decode", batch_decode}, {"record", batch_record}, {"records", batch_records},
+        {"each", batch_each},     {"bytes", batch_bytes},   {"after", batch_after},   {NULL, NULL},
     };
     static const luaL_Reg metamethods[] = {
         {"__len", batch_len},

@@ -6,6 +6,7 @@
 #include "clock.h"
 #include "replication_state.h"
 #include "wal.h"
+#include "watch.h"
 
 static const tidemark_lua_bridge bridge = {
     TIDEMARK_ABI,
@@ -32,6 +33,7 @@ int luaopen_tidemark_core(lua_State *L) {
     lua_setfield(L, -2, "VERSION");
     tidemark_replication_state_class(L);
     lua_setfield(L, -2, "ReplicationState");
+    tidemark_watch_class(L);
     tidemark_clock_table(L);
     lua_setfield(L, -2, "clock");
     tidemark_batch_class(L);

@@ -17,6 +17,7 @@
 
 #include "../core/state.h"
 #include "arguments.h"
+#include "watch.h"
 
 #define METATABLE "tidemark.ReplicationState"
 
@@ -198,34 +199,23 @@ static int push_no_advance(lua_State *L, int code, uint32_t shard) {
     return 3;
 }
 
+/* Hot: inline what tidemark_state_advance does, its checks done once. */
 static int state_advance(lua_State *L) {
     tidemark_state *state = tidemark_replication_state_check(L, 1);
     uint32_t shard = tidemark_check_shard(L, 2);
-    int moved = tidemark_state_advance(state, shard, tidemark_check_seqno(L, 3));
-    if (moved < 0) return push_no_advance(L, moved, shard);
-    lua_pushboolean(L, moved);
+    int64_t seqno = tidemark_check_seqno(L, 3);
+    struct tidemark_slot *slot = tidemark_state_slot(state, shard);
+    if (slot == NULL) return push_no_advance(L, TIDEMARK_EUNKNOWN_SHARD, shard);
+    if (state->readonly) return push_no_advance(L, TIDEMARK_EREADONLY, shard);
+    lua_pushboolean(L, tidemark_state_advance_slot(state, slot, seqno));
     return 1;
-}
-
-/* The table of shard to seqno that is argument 2, in a userdata that is pushed. */
-static const tidemark_mark *check_marks(lua_State *L, size_t *count) {
-    luaL_checktype(L, 2, LUA_TTABLE);
-    size_t room = tidemark_count_entries(L, 2), found = 0;
-    tidemark_mark *marks = lua_newuserdata(L, room * sizeof *marks + 1);
-    for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1), found++) {
-        luaL_argcheck(L, found < room, 2, TIDEMARK_TABLE_GREW);
-        marks[found].shard = (uint32_t)tidemark_check_element(L, 2, -2, TIDEMARK_SHARD_MAX, "shard id");
-        marks[found].seqno = tidemark_check_element(L, 2, -1, TIDEMARK_SEQNO_MAX, "seqno");
-    }
-    *count = found;
-    return marks;
 }
 
 static int state_advance_all(lua_State *L) {
     tidemark_error error;
     size_t count;
     (void)tidemark_replication_state_check(L, 1);
-    const tidemark_mark *marks = check_marks(L, &count);
+    const tidemark_mark *marks = tidemark_check_marks(L, 2, &count);
     int moved = tidemark_state_advance_all(tidemark_replication_state_check(L, 1), marks, count, &error);
     if (moved < 0) return tidemark_push_failure(L, &error);
     lua_pushinteger(L, moved);
@@ -361,7 +351,7 @@ static int state_wait_any(lua_State *L) {
     uint32_t shard;
     (void)tidemark_replication_state_check(L, 1);
     lua_Number timeout = tidemark_check_timeout(L, 3);
-    const tidemark_mark *marks = check_marks(L, &count);
+    const tidemark_mark *marks = tidemark_check_marks(L, 2, &count);
     tidemark_state *state = tidemark_replication_state_check(L, 1);
     if (tidemark_state_wait_any(state, marks, count, timeout, &shard, &error) < 0)
         return tidemark_push_failure(L, &error);
@@ -499,6 +489,7 @@ void tidemark_replication_state_class(lua_State *L) {
         {"bind", state_bind},
         {"wait_for", state_wait_for},
         {"wait_any", state_wait_any},
+        {"watch", tidemark_watch_method},
         {"interrupt", state_interrupt},
         {"is_current", state_is_current},
         {"lock_shard", state_lock_shard},

@@ -1,21 +1,14 @@
-/* The Lua class Wal: the writer of a log, its readers, verify and prune. Argument checks and results around tidemark.h.
- */
+/* The Lua class Wal: the writer of a log, verify and prune. Argument checks and results around tidemark.h. */
 #include "wal.h"
 
 #include <string.h>
 
 #include "arguments.h"
-#include "batch.h"
 
-#define METATABLE        "tidemark.Wal"
-#define READER_METATABLE "tidemark.Wal.reader"
+#define METATABLE "tidemark.Wal"
 
 struct writer {
     tidemark_wal *wal; /* NULL: closed */
-};
-
-struct reader {
-    tidemark_wal_reader *reader; /* NULL: closed */
 };
 
 static tidemark_wal *check_wal(lua_State *L) {
@@ -164,69 +157,9 @@ static int wal_verify(lua_State *L) {
     return 1;
 }
 
-/* ---- reader ---- */
-
-static struct reader *check_reader(lua_State *L) {
-    struct reader *reader = luaL_checkudata(L, 1, READER_METATABLE);
-    if (reader->reader == NULL) luaL_argerror(L, 1, "closed reader");
-    return reader;
-}
-
-static int wal_reader(lua_State *L) {
-    tidemark_error error;
-    unsigned flags = 0;
-    const char *directory = tidemark_check_path(L, 1);
-    uint32_t shard = tidemark_check_shard(L, 2);
-    int64_t after_seqno = luaL_opt(L, tidemark_check_seqno, 3, 0);
-    if (!lua_isnoneornil(L, 4)) {
-        luaL_checktype(L, 4, LUA_TTABLE);
-        for (lua_pushnil(L); lua_next(L, 4); lua_pop(L, 1)) {
-            const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
-            if (strcmp(name, "archive") != 0) luaL_argerror(L, 4, lua_pushfstring(L, "no such option: '%s'", name));
-            if (tidemark_check_boolean(L, 4, -1, name)) flags = TIDEMARK_READ_ARCHIVE;
-        }
-    }
-    struct reader *reader = lua_newuserdata(L, sizeof *reader);
-    reader->reader = NULL;
-    luaL_setmetatable(L, READER_METATABLE);
-    if (tidemark_wal_reader_open(directory, shard, after_seqno, flags, &reader->reader, &error) < 0)
-        return tidemark_push_failure(L, &error);
-    return 1;
-}
-
-static int reader_next(lua_State *L) {
-    tidemark_error error;
-    tidemark_batch batch, same;
-    lua_Number timeout = tidemark_check_timeout(L, 2);
-    if (tidemark_wal_reader_wait(check_reader(L)->reader, timeout, &batch, &error) < 0)
-        return tidemark_push_failure(L, &error);
-    unsigned char *bytes = tidemark_batch_push(L, batch.size);
-    struct reader *reader = check_reader(L); /* again: a finalizer may have closed it meanwhile, or read on */
-    if (tidemark_wal_reader_wait(reader->reader, 0, &same, &error) < 0) return tidemark_push_failure(L, &error);
-    if (same.first_seqno != batch.first_seqno) return luaL_error(L, "a finalizer has used the reader meanwhile");
-    if (tidemark_wal_reader_read(reader->reader, bytes, &error) < 0) return tidemark_push_failure(L, &error);
-    tidemark_batch_finish(L, -1, &batch);
-    return 1;
-}
-
-static int reader_head(lua_State *L) {
-    int64_t head = tidemark_wal_reader_head(check_reader(L)->reader);
-    if (head >= 0) lua_pushinteger(L, head);
-    else lua_pushnil(L);
-    return 1;
-}
-
-static int reader_close(lua_State *L) {
-    struct reader *reader = luaL_checkudata(L, 1, READER_METATABLE);
-    tidemark_wal_reader *open = reader->reader;
-    reader->reader = NULL;
-    tidemark_wal_reader_close(open);
-    return 0;
-}
-
 /* ---- registration ---- */
 
-static void new_metatable(lua_State *L, const char *name, lua_CFunction close) {
+void tidemark_wal_metatable(lua_State *L, const char *name, lua_CFunction close) {
     luaL_newmetatable(L, name);
     lua_pushcfunction(L, close);
     lua_setfield(L, -2, "__gc");
@@ -236,23 +169,14 @@ static void new_metatable(lua_State *L, const char *name, lua_CFunction close) {
 
 void tidemark_wal_class(lua_State *L) {
     static const luaL_Reg class_functions[] = {
-        {"open", wal_open},     {"append", wal_append}, {"sync", wal_sync},         {"head", wal_head},
-        {"epoch", wal_epoch},   {"log_id", wal_log_id}, {"recovery", wal_recovery}, {"close", wal_close},
-        {"reader", wal_reader}, {"prune", wal_prune},   {"verify", wal_verify},     {NULL, NULL},
+        {"open", wal_open},         {"append", wal_append}, {"sync", wal_sync},
+        {"head", wal_head},         {"epoch", wal_epoch},   {"log_id", wal_log_id},
+        {"recovery", wal_recovery}, {"close", wal_close},   {"prune", wal_prune},
+        {"verify", wal_verify},     {NULL, NULL},
     };
-    static const luaL_Reg reader_methods[] = {
-        {"next", reader_next},
-        {"head", reader_head},
-        {"close", reader_close},
-        {NULL, NULL},
-    };
-    new_metatable(L, READER_METATABLE, reader_close);
-    luaL_newlib(L, reader_methods);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
-
     luaL_newlib(L, class_functions);
-    new_metatable(L, METATABLE, wal_close);
+    tidemark_wal_source_functions(L);
+    tidemark_wal_metatable(L, METATABLE, wal_close);
     lua_pushcfunction(L, wal_tostring);
     lua_setfield(L, -2, "__tostring");
     lua_pushvalue(L, -2);

@@ -35,6 +35,9 @@ function Source:head(shard) end
 ---Returns when some shard's head is above `marks[shard]`, or after `timeout` seconds.
 ---@param marks table<integer, integer>
 ---@param timeout number
+---@return boolean? moved any result will do, but nil, message, "INTERRUPTED" ends the follower's step
+---@return string? message
+---@return tidemark.ErrorCode? code
 function Source:wait(marks, timeout) end
 
 ---May give any batch: again, or one that overlaps; the follower checks.

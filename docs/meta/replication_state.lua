@@ -121,6 +121,14 @@ function ReplicationState:wait_any(marks, timeout) end
 ---Ends the waits of this process through this state; if there is none, the next one that would sleep.
 function ReplicationState:interrupt() end
 
+---A mark to wait for without blocking.
+---@param shard integer
+---@param seqno integer
+---@return tidemark.Watch? watch
+---@return string? message
+---@return tidemark.ErrorCode? code "UNKNOWN_SHARD"
+function ReplicationState:watch(shard, seqno) end
+
 ---@return string bytes
 function ReplicationState:to_checkpoint_bytes() end
 

@@ -1,6 +1,6 @@
 ---@meta tidemark.wal
---- Types of the C classes for language servers (LuaCATS). Never loaded at run time. Results and errors: docs/reference.md. `heads` and
---- `source` are written in Lua and have their types there.
+--- Types of the C classes for language servers (LuaCATS). Never loaded at run time. Results and errors: docs/reference.md. `heads` is
+--- written in Lua and has its types there.
 
 ---The writer of a log. One thread at a time.
 ---@class tidemark.Wal
@@ -104,5 +104,44 @@ function Reader:head() end
 
 ---Idempotent.
 function Reader:close() end
+
+---The log in `directory` as the source of a follower.
+---@param directory string
+---@return tidemark.WalSource? source
+---@return string? message
+---@return tidemark.ErrorCode? code
+function Wal.source(directory) end
+
+---A log as its readers share it. Source and readers: one thread at a time.
+---@class tidemark.WalSource : tidemark.Source
+local Source = {} -- luacheck: ignore 241
+
+---@param shard integer
+---@param after_seqno integer? 0 if left out
+---@return tidemark.WalReader? subscription
+---@return string? message
+---@return tidemark.ErrorCode? code
+function Source:subscribe(shard, after_seqno) end
+
+---@param shard integer
+---@return integer? head the last durable seqno, nil for a shard that the log does not have
+function Source:head(shard) end
+
+---@return integer[] shards ascending
+function Source:shards() end
+
+---Sleeps until some shard's head is above `marks[shard]`. Blocks the OS thread.
+---@param marks table<integer, integer>
+---@param timeout number? seconds; nil is for ever
+---@return boolean? moved false when the time is over
+---@return string? message
+---@return tidemark.ErrorCode? code "INTERRUPTED"
+function Source:wait(marks, timeout) end
+
+---Ends the next wait of the source, or of one of its readers, that would sleep.
+function Source:interrupt() end
+
+---Idempotent; readers stay open.
+function Source:close() end
 
 return Wal

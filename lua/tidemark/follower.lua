@@ -334,8 +334,8 @@ local function has_active_shard(self)
   return false
 end
 
--- Sleeps until the source has something, a pause is over or a save is due, for `seconds` at most. Whether it slept on the source;
--- `in_vain` tells that it did so before and nothing had come.
+-- Sleeps until the source has something, a pause is over or a save is due, for `seconds` at most. Whether it slept on the source, and
+-- whether that was interrupted; `in_vain` tells that it slept there before and nothing had come.
 local function sleep(self, seconds, in_vain)
   local now, marks = self.clock.now(), {}
   local due = now + seconds
@@ -356,8 +356,8 @@ local function sleep(self, seconds, in_vain)
     self.clock.sleep(due - now)
     return false
   end
-  self.source:wait(marks, due - now)
-  return true
+  local _, _, code = self.source:wait(marks, due - now)
+  return true, code == "INTERRUPTED"
 end
 
 -- The last flush and checkpoint.
@@ -373,7 +373,7 @@ local function finish(self)
 end
 
 local function step(self, timeout)
-  local deadline, slept_in_vain = self.clock.now() + timeout, false
+  local deadline, slept_in_vain, interrupted = self.clock.now() + timeout, false, false
   while true do
     local applied, progress = pass(self)
     if self.stopping or not has_active_shard(self) then
@@ -381,11 +381,11 @@ local function step(self, timeout)
       return applied
     end
     local remaining = deadline - self.clock.now()
-    if applied > 0 or remaining <= 0 then
+    if applied > 0 or remaining <= 0 or interrupted then
       return applied
     end
     if not progress then
-      slept_in_vain = sleep(self, remaining, slept_in_vain)
+      slept_in_vain, interrupted = sleep(self, remaining, slept_in_vain)
     end
   end
 end

@@ -96,11 +96,12 @@ end
 -- Calls fn for each record: true, or nil, message, code.
 local function run(self, batch, fn)
   local current = batch.first_seqno
+  local database, in_transaction = self.database, self.database.in_transaction
   local returned, ok, message, code = protected(function()
     for seqno, record in batch:records() do
       current = seqno
       local result, why, word = fn(self, record, seqno)
-      if not self.database:in_transaction() then
+      if not in_transaction(database) then
         return false, why or "fn ended the transaction", why and word
       elseif not result and why ~= nil then
         return false, why, word
@@ -168,12 +169,16 @@ end
 -- While fn runs the transaction is apply's. A commit would make half a batch durable; after a rollback each further statement would be
 -- a transaction of its own.
 local function check_sql(self, sql)
-  if not self.applying then
+  local allowed = self.allowed
+  if not allowed then
     return
   elseif not self.database:in_transaction() then
     error("the transaction of apply has ended", 3)
-  elseif type(sql) == "string" and is_commit(sql) then
-    error("fn must not end the transaction of apply", 3)
+  elseif not allowed[sql] and type(sql) == "string" then
+    if is_commit(sql) then
+      error("fn must not end the transaction of apply", 3)
+    end
+    allowed[sql] = true
   end
 end
 
@@ -229,9 +234,9 @@ function FollowerDb:apply(batch, fn)
   if not self.marks:applied_seqno(shard) then
     return nil, ("%s: shard %d is not tracked"):format(self.path, shard), "UNKNOWN_SHARD"
   end
-  self.applying = true
+  self.applying, self.allowed = true, {} -- the SQL texts that this apply has looked at
   local returned, applied, message, code = pcall(apply, self, batch, fn)
-  self.applying = false
+  self.applying, self.allowed = false, nil
   if self.database:in_transaction() then
     self.database:exec "ROLLBACK"
   end

@@ -1,7 +1,10 @@
 /* Four lua_States on four threads share one state by the bridge: exact maxima, and data that C code wrote before a Lua
- * script advanced is there for the script that reads the mark. Run under ThreadSanitizer as well. */
+ * script advanced is there for the script that reads the mark, waits for it or watches it. Run under ThreadSanitizer as
+ * well, and there with a planted race (spec/c/mutants/lua_relaxed.c). */
 #define _XOPEN_SOURCE 700 /* barriers */
 #include <lualib.h>
+#include <poll.h>
+#include <unistd.h>
 
 #include "state_threads.h"
 #include "tidemark_lua.h"
@@ -18,6 +21,13 @@ static int write_record(lua_State *L) {
 static int right_record(lua_State *L) {
     lua_Integer shard = luaL_checkinteger(L, 1), m = luaL_checkinteger(L, 2);
     lua_pushboolean(L, records[shard][m] == m);
+    return 1;
+}
+
+/* poll(fd): until it is readable. */
+static int poll_readable(lua_State *L) {
+    struct pollfd poll_fd = {(int)luaL_checkinteger(L, 1), POLLIN, 0};
+    lua_pushboolean(L, poll(&poll_fd, 1, -1) == 1);
     return 1;
 }
 
@@ -41,6 +51,15 @@ static const char script[] = "local seen = {[0] = 0, 0, 0, 0}\n"
                              "    for shard, mark in pairs(clone) do assert(mark <= marks[shard]) end\n"
                              "    clone:close()\n"
                              "  end\n"
+                             "  if m % 10 == 0 then\n" /* who is last never sleeps */
+                             "    local other = (own + m) % 4\n"
+                             "    assert(state:wait_for(other, m - 9) and right(other, m - 9))\n"
+                             "    local watch = state:watch(other, m - 5)\n"
+                             "    assert(poll(watch:fd()) and watch:ready() and right(other, m - 5))\n"
+                             "    watch:close()\n"
+                             "    watch = state:watch(other, m + 7)\n" /* left to the collector */
+                             "    if watch:fd() and watch:ready() then assert(right(other, m + 7)) end\n"
+                             "  end\n"
                              "end\n"
                              "state:close()\n";
 
@@ -57,6 +76,7 @@ static void *run_script(void *number) {
     lua_setglobal(L, "LAST");
     lua_register(L, "write", write_record);
     lua_register(L, "right", right_record);
+    lua_register(L, "poll", poll_readable);
     long failed = luaL_dostring(L, script);
     if (failed) printf("    thread %d: %s\n", *(int *)number, lua_tostring(L, -1));
     tidemark_state_release(shared); /* the thread's own reference: a bound closure may now hold the last one */
@@ -78,6 +98,7 @@ static void lua_states_share_a_state(void) {
 }
 
 int main(void) {
+    (void)alarm(300); /* instead of a wait without end */
     RUN(lua_states_share_a_state);
     return FINISH();
 }

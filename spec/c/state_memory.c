@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define TIDEMARK_ALLOC_H <stdlib.h>
@@ -50,7 +51,9 @@ static void counting_free(void *block) {
 #include "../../csrc/core/notes.c"
 #include "../../csrc/core/state.c"
 #include "../../csrc/core/state_file.c"
+#include "../../csrc/core/state_save.c"
 #include "../../csrc/core/wait.c"
+#include "../../csrc/core/watch.c"
 
 #include "check.h"
 
@@ -155,6 +158,52 @@ static int call_note(tidemark_error *error) {
     return length;
 }
 
+static int call_watch(tidemark_error *error) {
+    tidemark_watch *watch = NULL;
+    int result = tidemark_state_watch(subject, 3, 43, &watch, error);
+    if (result == 0) result = tidemark_watch_fd(watch, error);
+    tidemark_watch_close(watch);
+    return result;
+}
+
+/* The list of watches is made for the first descriptor, so the state is made anew each time. */
+static int call_first_watch(tidemark_error *error) {
+    tidemark_state *state;
+    int result = tidemark_state_new(shards, COUNT, &state, error);
+    if (result < 0) return result;
+    tidemark_watch *watch = NULL;
+    result = tidemark_state_watch(state, 3, 43, &watch, error);
+    if (result == 0) result = tidemark_watch_fd(watch, error);
+    tidemark_watch_close(watch);
+    tidemark_state_release(state);
+    return result;
+}
+
+/* A child has a list of its own, and frees the one that it has inherited as well. Without memory for it, it advances
+ * nevertheless. */
+static void watches_of_a_child(void) {
+    tidemark_watch *watch = NULL, *own = NULL;
+    int status;
+    CHECK_INT(tidemark_state_new(shards, COUNT, &subject, NULL), 0);
+    CHECK_INT(tidemark_state_watch(subject, 3, 43, &watch, NULL), 0);
+    CHECK(tidemark_watch_fd(watch, NULL) >= 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        spare = 0;
+        CHECK_INT(tidemark_state_advance(subject, 3, 43), 1);
+        CHECK_INT(tidemark_state_applied_seqno(subject, 3), 43);
+        spare = -1;
+        CHECK_INT(tidemark_state_watch(subject, 3, 44, &own, NULL), 0);
+        CHECK(tidemark_watch_fd(own, NULL) >= 0);
+    }
+    tidemark_watch_close(own);
+    tidemark_watch_close(watch);
+    tidemark_state_release(subject);
+    CHECK_INT(blocks, 0);
+    if (pid == 0) _exit(check_failures != 0);
+    CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0);
+}
+
 static void in_memory(void) {
     subject = NULL;
     fail_each(call_new, 1);
@@ -162,6 +211,9 @@ static void in_memory(void) {
     CHECK_INT(tidemark_state_new(shards, COUNT, &subject, NULL), 0);
     CHECK_INT(tidemark_state_advance(subject, 3, 42), 1);
     fail_each(call_clone, 3);
+    fail_each(call_first_watch, 3);
+    CHECK_INT(call_watch(NULL) >= 0, 1);
+    fail_each(call_watch, 1);
     tidemark_state_release(subject);
     CHECK_INT(blocks, 0);
 }
@@ -210,6 +262,7 @@ static void backed_by_files(void) {
 int main(void) {
     RUN(in_memory);
     RUN(malformed_bytes_leak_nothing);
+    RUN(watches_of_a_child);
     RUN(backed_by_files);
     return FINISH();
 }

@@ -7,10 +7,23 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "check.h"
 #include "tidemark.h"
+
+/* Whether ThreadSanitizer looks on, which takes ten times as long. */
+#if defined __SANITIZE_THREAD__
+#define SLOW 1
+#elif defined __has_feature
+#if __has_feature(thread_sanitizer)
+#define SLOW 1
+#endif
+#endif
+#ifndef SLOW
+#define SLOW 0
+#endif
 
 #define THREADS 4
 

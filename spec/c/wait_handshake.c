@@ -58,6 +58,7 @@ static int fake_clock(clockid_t clock, struct timespec *time) {
 #include "../../csrc/core/error.c"
 #include "../../csrc/core/state.c"
 #include "../../csrc/core/wait.c"
+#include "../../csrc/core/watch.c"
 
 #include "check.h"
 
@@ -288,6 +289,12 @@ static void test_interrupt_ends_all_waits(void) {
     end();
 }
 
+static void advance_from_elsewhere(void) {
+    state->readonly = false;
+    advance_2();
+    state->readonly = true;
+}
+
 static int looks;
 static void look_again(void) {
     if (++looks < 10) before_sleep = look_again;
@@ -310,6 +317,41 @@ static void test_readonly_looks_again(void) {
     end();
 }
 
+/* The heads of a log: the flag that stays is all that a read-only waiter needs. */
+static void test_readonly_sleeps_where_each_advance_wakes(void) {
+    static const tidemark_mark marks[] = {{0, 5}, {2, 0}, {7, 0}}; /* there is no shard 7 */
+    uint32_t shard = 99;
+    begin();
+    tidemark_state_wake_always(state);
+    for (int m = 1; m <= 5; m++) CHECK_INT(tidemark_state_advance(state, 0, m), 1);
+    CHECK_INT(futex.wakes, 5);
+    CHECK_INT(flag(0), TIDEMARK_WAKE_ALWAYS);
+    CHECK_INT(tidemark_state_wait_for(state, 0, 6, 0.15, &failure), TIDEMARK_ETIMEOUT);
+    CHECK_INT(flag(0), TIDEMARK_WAKE_ALWAYS | TIDEMARK_MAY_SLEEP);
+    CHECK_INT(tidemark_state_advance(state, 0, 6), 1);
+    CHECK_INT(flag(0), TIDEMARK_WAKE_ALWAYS);
+    futex.sleeps = 0;
+    state->readonly = true;
+    before_sleep = advance_from_elsewhere;
+    CHECK_INT(tidemark_state_wait_above(state, marks + 1, 2, -1, &shard, &failure), 0);
+    CHECK_INT(shard, 2);
+    CHECK_INT(futex.missed, 1); /* the event had changed */
+    CHECK_INT(futex.sleeps, 1);
+    CHECK_INT(futex.nanoseconds[0], 100000000);
+    CHECK_INT(tidemark_state_wait_for(state, 0, 7, 0.35, &failure), TIDEMARK_ETIMEOUT);
+    CHECK_INT(futex.sleeps, 1 + 4);
+    CHECK_INT(flag(0), TIDEMARK_WAKE_ALWAYS);
+    /* one of the two slots has no such flag */
+    (void)atomic_fetch_and(&tidemark_state_slot(state, 2)->waiter, TIDEMARK_MAY_SLEEP);
+    CHECK_INT(tidemark_state_wait_above(state, marks, 2, 0.1, &shard, &failure), 0); /* 6 > 5 */
+    (void)tidemark_slot_advance(tidemark_state_slot(state, 2), 4);
+    static const tidemark_mark higher[] = {{0, 6}, {2, 4}};
+    futex.sleeps = 0;
+    CHECK_INT(tidemark_state_wait_any(state, higher, 2, 0.1, &shard, &failure), TIDEMARK_ETIMEOUT);
+    CHECK(futex.sleeps > 20);
+    end();
+}
+
 int main(void) {
     RUN(test_nobody_sleeps_without_need);
     RUN(test_slices);
@@ -325,5 +367,6 @@ int main(void) {
     RUN(test_interrupt_before_the_wait);
     RUN(test_interrupt_ends_all_waits);
     RUN(test_readonly_looks_again);
+    RUN(test_readonly_sleeps_where_each_advance_wakes);
     return FINISH();
 }

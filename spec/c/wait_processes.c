@@ -1,6 +1,9 @@
 /* Waiting between processes that have one path open, and what is left when one of them is killed. */
 #define _GNU_SOURCE /* fault_io.h */
+#include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 #include "state_files.h"
@@ -96,22 +99,36 @@ static void test_in_turn(void) {
 
 /* ---- the one who advances is killed between the exchange and the wake ---- */
 
+static int steps_done; /* of those in wait.c: before a, after a (or b, which changes nothing), c, d, e */
+
+/* An advance to 7, done by hand up to a step; and the end. */
 static void advance_and_die(void) {
     held = open_real(0);
     struct tidemark_slot *slot = tidemark_state_slot(held, 0);
     while (atomic_load(&slot->waiter) == 0) a_moment();
-    CHECK(tidemark_slot_advance(slot, 7));
+    if (steps_done > 0) CHECK(tidemark_slot_advance(slot, 7));
+    if (steps_done > 1) atomic_store(&slot->waiter, 0);
+    if (steps_done > 2) (void)atomic_fetch_add(held->event, 1);
+    if (steps_done > 3) (void)syscall(SYS_futex, held->event, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
     (void)kill(getpid(), SIGKILL);
 }
 
+/* Who waits comes to know of the mark, and of later ones by another, wherever the first was killed. */
 static void test_advancer_killed(void) {
-    held = open_real(0);
-    pid_t pid = start(advance_and_die);
-    CHECK_INT(tidemark_state_wait_for(held, 0, 7, -1, &failure), 0);
-    int status = 0;
-    CHECK_INT(waitpid(pid, &status, 0), pid);
-    CHECK(WIFSIGNALED(status));
-    tidemark_state_release(held);
+    for (steps_done = 0; steps_done <= 4; steps_done++) {
+        int status = 0;
+        begin_test();
+        held = open_real(0);
+        pid_t waiter = start(wait_for_7), pid = start(advance_and_die);
+        CHECK_INT(waitpid(pid, &status, 0), pid);
+        CHECK(WIFSIGNALED(status));
+        CHECK_INT(tidemark_state_applied_seqno(held, 0), steps_done > 0 ? 7 : 0);
+        if (steps_done == 0) CHECK_INT(tidemark_state_advance(held, 0, 7), 1);
+        CHECK_INT(tidemark_state_wait_for(held, 0, 7, -1, &failure), 0);
+        CHECK_INT(tidemark_state_advance(held, 3, 5), 1);
+        finish(waiter);
+        tidemark_state_release(held);
+    }
 }
 
 /* ---- a waiter is killed ---- */
@@ -133,6 +150,16 @@ static void test_waiter_killed(void) {
     CHECK_INT(atomic_load(&slot->waiter), 0);
     CHECK_INT(atomic_load(held->event) - before, 1); /* one wake, and one system call, in all */
     CHECK(held->event == &((struct tidemark_live *)((char *)held->slots - 65536))->event);
+    tidemark_state_release(held);
+}
+
+/* ---- what it costs ---- */
+
+static void test_a_second_asleep(void) {
+    held = open_real(0);
+    double before = cpu_seconds();
+    CHECK_INT(tidemark_state_wait_for(held, 0, 1, 1, &failure), TIDEMARK_ETIMEOUT);
+    CHECK(cpu_seconds() - before < 0.005);
     tidemark_state_release(held);
 }
 
@@ -230,6 +257,7 @@ int main(void) {
     RUN_EMPTY(test_in_turn);
     RUN_EMPTY(test_advancer_killed);
     RUN_EMPTY(test_waiter_killed);
+    RUN_EMPTY(test_a_second_asleep);
     RUN_EMPTY(test_readonly);
     RUN_EMPTY(test_interrupts_are_a_process_s_own);
     RUN_EMPTY(test_opened_twice);

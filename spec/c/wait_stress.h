@@ -15,14 +15,14 @@
 
 #ifdef LATE_FLAG
 static _Thread_local _Atomic(uint32_t) *late;
-#undef atomic_store
-#define atomic_store(flag, value) ((value) ? (void)(late = (flag)) : (void)atomic_exchange(flag, value))
+#undef atomic_fetch_or
+#define atomic_fetch_or(flag, value) ((void)(value), late = (flag))
 #endif
 
 static void tidemark_futex_wait(_Atomic(uint32_t) *word, uint32_t value, bool shared, long nanoseconds) {
 #ifdef LATE_FLAG
     (void)usleep(10);
-    (void)atomic_exchange(late, 1);
+    (void)__atomic_fetch_or((uint32_t *)late, 1, __ATOMIC_SEQ_CST);
 #endif
     (void)shared;
     (void)nanoseconds;
@@ -43,22 +43,11 @@ static void tidemark_futex_wake(_Atomic(uint32_t) *word, bool shared) {
 #include "../../csrc/core/error.c"
 #include "../../csrc/core/state.c"
 #include "../../csrc/core/wait.c"
+#include "../../csrc/core/watch.c"
 
 #include "state_threads.h"
 
-#if defined __SANITIZE_THREAD__
-#define SLOW 1
-#elif defined __has_feature
-#if __has_feature(thread_sanitizer)
-#define SLOW 1
-#endif
-#endif
-
-#ifdef SLOW
-#define TURNS 20000
-#else
-#define TURNS 100000
-#endif
+#define TURNS (SLOW ? 20000 : 100000)
 
 /* One says that it is about to wait, and the other advances a moment later. The moments differ, so that advances meet
  * every step of a wait. */

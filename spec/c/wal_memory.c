@@ -1,6 +1,7 @@
 /* Out of memory at every allocation of the log: an error, nothing leaked, nothing changed, and the same call succeeds
  * when there is memory again. Linked with --wrap, so that the core's calls come here. */
 #define _GNU_SOURCE
+#include "../../csrc/core/wal_source.h"
 #include "wal_files.h"
 
 void *__real_malloc(size_t size);
@@ -75,6 +76,16 @@ static int open_reader(void) {
     return tidemark_wal_reader_open_io(log_io, directory, 1, 0, 0, &reader, &failure);
 }
 
+static tidemark_wal_source *source;
+
+static int open_source(void) {
+    return tidemark_wal_source_open_io(log_io, directory, false, &source, &failure);
+}
+
+static int subscribe(void) {
+    return tidemark_wal_source_reader(source, 1, 0, &reader, &failure);
+}
+
 static int open_archive(void) {
     return tidemark_wal_reader_open_io(log_io, directory, 1, 0, TIDEMARK_READ_ARCHIVE, &reader, &failure);
 }
@@ -116,6 +127,10 @@ static void out_of_memory(void) {
     CHECK_INT(tidemark_wal_close(wal, &failure), 0);
     exhaust(verify);
     exhaust(open_archive);
+    tidemark_wal_reader_close(reader);
+    exhaust(open_source);
+    exhaust(subscribe);
+    tidemark_wal_source_close(source);
     tidemark_wal_reader_close(reader);
     exhaust(open_reader);
     for (int i = 0; i < 14; i++) {

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "../../csrc/core/wal_source.h"
 #include "wal_files.h"
 
 static char heads_path[192], kept_path[192];
@@ -277,6 +278,26 @@ static void descriptors_of_a_reader(void) {
     CHECK_INT(fault->descriptors - before, 5);
     tidemark_wal_reader_close(reader);
     CHECK_INT(fault->descriptors, before);
+    /* and the readers of one source */
+    tidemark_wal_source *source;
+    tidemark_wal_reader *readers[3];
+    CHECK_INT(tidemark_wal_source_open_io(log_io, directory, false, &source, &failure), 0);
+    CHECK_INT(fault->descriptors - before, 4);
+    for (int i = 0; i < 3; i++) {
+        CHECK_INT(tidemark_wal_source_reader(source, 1, 0, &readers[i], &failure), 0);
+        CHECK_INT(next(readers[i]), 1);
+        CHECK_INT(fault->descriptors - before, 4 + i + 1);
+    }
+    CHECK_INT(tidemark_wal_source_reader(source, 9, 0, &reader, &failure), TIDEMARK_EUNKNOWN_SHARD);
+    CHECK_INT(tidemark_wal_source_reader(source, TIDEMARK_SHARD_MAX + 1, 0, &reader, &failure), TIDEMARK_EINVAL);
+    CHECK_INT(tidemark_wal_source_reader(source, 1, -1, &reader, &failure), TIDEMARK_EINVAL);
+    CHECK_INT(fault->descriptors - before, 4 + 3);
+    CHECK_INT(fault->mappings, 1);
+    tidemark_wal_source_close(source);
+    CHECK_INT(fault->descriptors - before, 4 + 3); /* its readers need it */
+    for (int i = 0; i < 3; i++) tidemark_wal_reader_close(readers[i]);
+    CHECK_INT(fault->descriptors, before);
+    CHECK_INT(fault->mappings, 0);
 }
 
 static void readers_wait_for_the_sync(void) {

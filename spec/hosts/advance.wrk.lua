@@ -2,8 +2,11 @@
 --- must tell a mark that is there. What was not answered (a reload closes connections) is sent again, for to advance twice is to
 --- advance once. A thread that has all its answers prints "complete" and goes on with reading. SIGINT ends it.
 ---
----     wrk -t4 -c32 -d60s -s advance.wrk.lua http://127.0.0.1:8081 -- QUOTA THREADS FIRST
--- luacheck: globals setup init request response done wrk id quota step first sent answered bad served acknowledged waiting complete
+---     wrk -t4 -c32 -d60s -s advance.wrk.lua http://127.0.0.1:8081 -- QUOTA STEP FIRST [QUERY]
+---
+--- STEP is at least the number of threads. QUERY is how the server wants shard and seqno, "%s:%s" by default.
+-- luacheck: globals setup init request response done wrk id quota step first query base
+-- luacheck: globals sent answered bad served acknowledged waiting complete
 
 local threads = {}
 
@@ -14,6 +17,8 @@ end
 
 function init(arguments)
   quota, step, first = tonumber(arguments[1]), tonumber(arguments[2]), tonumber(arguments[3])
+  query = arguments[4] or "%s:%s"
+  base = wrk.path:gsub("/$", "")
   sent, answered, bad, complete = 0, 0, "", false
   served, acknowledged = {}, {}
   waiting = {} -- tokens without an answer
@@ -33,20 +38,21 @@ function request()
         io.write "complete\n"
         io.flush()
       end
-      return wrk.format("GET", "/marks")
+      return wrk.format("GET", base .. "/marks")
     end
   end
-  return wrk.format("POST", "/advance?" .. token)
+  local shard, seqno = token:match "(.*):(.*)"
+  return wrk.format("POST", base .. "/advance?" .. query:format(shard, seqno), nil, "")
 end
 
 function response(status, _, body)
-  local shard, seqno, mark, thread = body:match '"shard":(%d+),"seqno":(%d+),"moved":%l+,"mark":(%d+),"thread":(%d+)'
+  local shard, seqno, mark = body:match '"shard":(%d+),"seqno":(%d+),"moved":%l+,"mark":(%d+)'
   if status ~= 200 or mark and tonumber(mark) < tonumber(seqno) then
     bad = ("%d %s"):format(status, body)
   elseif mark then
     answered = answered + 1
     waiting[shard .. ":" .. seqno] = nil
-    served[thread] = true
+    served[body:match '"thread":(%d+)' or "0"] = true
     acknowledged[shard] = math.max(acknowledged[shard] or 0, tonumber(seqno))
   end
 end

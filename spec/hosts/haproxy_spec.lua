@@ -2,6 +2,7 @@
 
 local command_line = require "spec.support.command_line"
 local host = require "spec.support.host"
+local host_load = require "spec.support.host_load"
 local ReplicationState = require "tidemark.replication_state"
 local sandbox = require "spec.support.sandbox"
 local shell = require "spec.support.shell"
@@ -140,14 +141,7 @@ describe("HAProxy", function()
     start()
     assert.equal(200, (advance "1:5"))
     command_line.wait_until("no checkpoint", function()
-      local copy = path .. ".copy" -- without its live file
-      assert(shell.run(("rm -f '%s' && cp '%s' '%s'"):format(copy, path, copy)))
-      local state = ReplicationState.open(copy, nil, { readonly = true })
-      local mark = state and state:applied_seqno(1)
-      if state then
-        state:close()
-      end
-      return mark == 5
+      return host_load.durable_mark(path, 1) == 5
     end)
     stop()
   end)
@@ -236,41 +230,8 @@ describe("HAProxy", function()
 
   -- ---- load, reload, kill -9 ----
 
-  local WATCH = [[
-    local uv = require "luv"
-    local path, last = ...
-    local state = assert(require("tidemark.replication_state").open(path, nil, { readonly = true }))
-    local marks, looks, finished = state:snapshot(), 0, false
-    print "ready"
-    io.flush()
-    while not finished do
-      local now = state:snapshot()
-      finished = true
-      for shard, mark in pairs(now) do
-        assert(mark >= marks[shard], ("shard %d went back from %d to %d"):format(shard, marks[shard], mark))
-        finished = finished and mark >= math.tointeger(tonumber(last))
-      end
-      marks, looks = now, looks + 1
-      uv.sleep(1)
-    end
-    print(looks)
-  ]]
-
-  local function start_load(quota, first)
-    return sandbox.spawn({ "wrk", "-t4", "-c32", "-d300s", "-s", "spec/hosts/advance.wrk.lua",
-      ("http://127.0.0.1:%d"):format(admin), "--", tostring(quota), "4", tostring(first) })
-  end
-
-  -- Ends wrk: what it printed.
-  local function end_load(wrk)
-    wrk:signal_with "sigint"
-    return command_line.finish(wrk).out
-  end
-
-  local function wait_for_mark(shard, seqno)
-    local state = assert(ReplicationState.open(path, nil, { readonly = true }))
-    assert(state:wait_for(shard, seqno, command_line.PATIENCE))
-    state:close()
+  local function start_load(quota)
+    return host_load.start(("http://127.0.0.1:%d"):format(admin), quota, 1)
   end
 
   -- Fails unless each mark in the answers of many requests for /marks, one after the other, is at least the one before; how many.
@@ -298,12 +259,11 @@ describe("HAProxy", function()
     local last = 30000
     start()
     assert.equal(NO_MARKS, marks())
-    local watcher = sandbox.start(WATCH, path, last)
-    assert.equal("ready", watcher:read_line())
+    local watcher = host_load.watch(path, last)
     local reader = sandbox.spawn { "curl", "--silent", ("http://127.0.0.1:%d/marks?[1-1000000]"):format(admin) }
-    local wrk = start_load(last, 1)
+    local wrk = start_load(last)
     for _, seqno in ipairs { last // 3, last * 2 // 3 } do
-      wait_for_mark(0, seqno)
+      host_load.wait_for_mark(path, 0, seqno)
       local workers = host.children(server.pid)
       server:signal_with "sigusr2"
       command_line.wait_until("no new worker", function()
@@ -311,22 +271,13 @@ describe("HAProxy", function()
         return now[#now] and now[#now] ~= workers[#workers]
       end)
     end
-    local line
-    for complete = 1, 4 do
-      repeat
-        line = wrk:read_line()
-      until line == "complete" or not line
-      assert(line, complete .. " of 4 threads have all their answers")
-    end
-    local output = end_load(wrk)
-    assert(not output:find "bad: ", output)
+    host_load.complete(wrk)
+    local output = host_load.finish(wrk)
     assert(math.tointeger(tonumber(output:match "answered: (%d+)")) >= 4 * last, output)
     for thread = 1, 4 do
       assert(output:find("by thread: " .. thread, 1, true), output)
     end
-    local looks = assert(watcher:read_line(), "the watcher saw what it tells above")
-    assert(tonumber(looks) > 100)
-    assert.same({ true, "exit", 0 }, { watcher:wait() })
+    host_load.end_watch(watcher)
     reader:signal_with "sigterm"
     assert(check_answers(command_line.finish(reader).out:match ".*\n") > 100)
     assert.equal(('{"0":%d,"1":%d,"2":%d,"3":%d}\n'):format(last, last, last, last), marks())
@@ -343,21 +294,15 @@ describe("HAProxy", function()
     end
     start()
     assert.equal(NO_MARKS, marks())
-    local wrk = start_load(1000000, 1)
-    wait_for_mark(3, 2000)
+    local wrk = start_load(1000000)
+    host_load.wait_for_mark(path, 3, 2000)
     local workers = host.children(server.pid)
     assert.equal(1, #workers)
     assert(uv.kill(workers[1], "sigkill"))
     assert.same({ false, "exit", 137 }, { server:wait() }) -- the master goes when its worker was killed
-    local output = end_load(wrk)
-    assert(not output:find "bad: ", output)
+    host_load.check_acknowledged(path, host_load.finish(wrk))
     local state = assert(ReplicationState.open(path, nil, { readonly = true }))
-    local found, count = state:to_checkpoint_bytes(), 0
-    for shard, seqno in output:gmatch "acknowledged: (%d+):(%d+)" do
-      count = count + 1
-      assert(state:applied_seqno(math.tointeger(tonumber(shard))) >= math.tointeger(tonumber(seqno)), output)
-    end
-    assert.equal(4, count)
+    local found = state:to_checkpoint_bytes()
     state:close()
     start()
     assert.equal(found .. "\n", marks())

@@ -14,8 +14,8 @@ describe("the C host", function()
   setup(function()
     directory = sandbox.tempdir()
     prefix = directory .. "/prefix"
-    local install = "LD_PRELOAD= MAKEFLAGS= make -s install LUA=%s BUILD='%s' PREFIX='%s'"
-    local ok, output = shell.run(install:format(lua_version, build, prefix))
+    local install = ("make -s install LUA=%s BUILD='%s' PREFIX='%s'"):format(lua_version, build, prefix)
+    local ok, output = shell.run("LD_PRELOAD= MAKEFLAGS= " .. install)
     assert(ok, output)
     assert(shell.run(("MAKEFLAGS= make -s '%s/tidemark.pc' BUILD='%s'"):format(build, build)))
     -- with the sanitizer of this run, if there is one

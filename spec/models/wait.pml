@@ -1,7 +1,8 @@
 /* The hand-shake of csrc/core/wait.c, with the names of its steps. Two processes advance one mark, one waits for it,
  * another one waits for what never comes and is interrupted. No sleep has an end of its own here: a lost wake
  * is an end state in which somebody still sleeps, which Spin reports. With KILL, who advances may end after the exchange
- * or after any later step; then sleeps end by themselves, as they do after a slice.
+ * or after any later step; then sleeps end by themselves, as they do after a slice. With READONLY, the first waiter can
+ * write nothing, and the slot has the flag that every advance wakes.
  *
  * Each of these makes the model wrong in one place, and Spin must report it:
  *     FLAG_LATE        the waiter sets the flag after it has read the mark
@@ -13,11 +14,22 @@
  *     CLEAR_LATE       who advances changes the event before it clears the flag
  *     INTERRUPT_LATE   an interrupt is counted after the event has changed
  *     KILL_NO_SLICE    who advances may be killed and sleeps have no end
+ *     ALWAYS_CLEARED   who advances clears the flag of a read-only waiter as well
+ *     ALWAYS_MISSING   a read-only waiter sleeps although its slot does not have that flag
  */
+#if defined ALWAYS_CLEARED || defined ALWAYS_MISSING
+#define READONLY
+#endif
+
 #define WAITERS 2
 
 byte mark, event, interrupts;
 bool flag, buffered;     /* buffered: a store of the flag that is on its way */
+#if defined READONLY && !defined ALWAYS_MISSING
+bool always = true;
+#else
+bool always;
+#endif
 bool asleep[WAITERS];
 
 inline wake_all() {
@@ -29,7 +41,12 @@ inline read_mark() {
 }
 
 inline set_flag() {
-#ifdef FLAG_BUFFERED
+#ifdef READONLY
+    if
+    :: own == 0                                              /* has seen the other one, which stays */
+    :: else -> flag = true
+    fi
+#elif defined FLAG_BUFFERED
     buffered = true
 #else
     flag = true
@@ -77,7 +94,7 @@ proctype advancer(byte seqno) {
     byte old;
     bool is_set;
 #ifdef MARK_BUFFERED
-    is_set = flag;
+    is_set = flag || always;
 #endif
     atomic {                                                 /* a */
         if
@@ -86,7 +103,7 @@ proctype advancer(byte seqno) {
         fi
     }
 #ifndef MARK_BUFFERED
-    is_set = flag;                                           /* b */
+    is_set = flag || always;                                 /* b */
 #endif
     if
     :: is_set
@@ -96,7 +113,17 @@ proctype advancer(byte seqno) {
 #endif
     fi;
 #ifndef CLEAR_LATE
-    flag = false;                                            /* c */
+    atomic {                                                 /* c */
+        is_set = flag || always;
+        flag = false;
+#ifdef ALWAYS_CLEARED
+        always = false;
+#endif
+    }
+    if
+    :: is_set
+    :: else -> goto done                                     /* another one has cleared it, and does the rest */
+    fi;
 #endif
 #if defined KILL || defined KILL_NO_SLICE
     if

@@ -31,8 +31,10 @@ function sandbox.tempdir()
   return path
 end
 
--- The command that runs `script` (Lua source) with these arguments, as a list of words.
-local function command(script, ...)
+--- The command that runs `script` (Lua source) with these arguments, as a list of words.
+---@param script string
+---@return string[]
+function sandbox.command(script, ...)
   sandbox.scripts = sandbox.scripts or sandbox.tempdir()
   scripts = scripts + 1
   local path = ("%s/script%d.lua"):format(sandbox.scripts, scripts)
@@ -54,7 +56,7 @@ end
 ---@return string how "exit" or "signal"
 ---@return integer code exit code or signal
 function sandbox.lua(script, ...)
-  local words = command(script, ...)
+  local words = sandbox.command(script, ...)
   for i, word in ipairs(words) do
     words[i] = quote(word)
   end
@@ -111,7 +113,7 @@ end
 ---@param script string
 ---@return Child child with .pid
 function sandbox.start(script, ...)
-  return sandbox.spawn(command(script, ...))
+  return sandbox.spawn(sandbox.command(script, ...))
 end
 
 --- The interpreter of the children, a new list of words.

@@ -9,6 +9,7 @@ local terminal = require "tidemark.cli.terminal"
 
 local BATCH_BYTES = 1048576 -- a batch has no more unless it is of one record, whatever --batch says
 local PENDING_BYTES = 67108864 -- of all shards: then all are written
+local STDIN = "-" -- the name of standard input
 local DELAY = 0.1 -- seconds that a record may wait for others to fill its batch
 local RECORD_BYTES = 67108864 - 64 - 4 -- the most a record can have: a batch has 64 MiB, with its header and the record's end
 
@@ -128,10 +129,10 @@ local function new_writer(wal, shards, limit)
   return writer
 end
 
--- Appends the lines of one file; `name` nil is standard input. Returns how many lines were read, and a message when it failed.
+-- Appends the lines of one file; "-" is standard input. Returns how many lines were read, and a message when it failed.
 local function append_file(name, options, writer, progress)
-  local title, read = name or "standard input", 0
-  local fd, message = lines.open(name)
+  local title, read = name == STDIN and "standard input" or name, 0
+  local fd, message = lines.open(name ~= STDIN and name or nil)
   if not fd then
     return read, message
   end
@@ -164,13 +165,13 @@ end
 -- Appends all files: how many lines were read, a message when one failed, and where a signal ended it, if one did.
 local function append_files(options, writer, progress)
   local total = 0
-  for i = 1, math.max(#options.file, 1) do
-    local read, message = append_file(options.file[i], options, writer, progress)
+  for _, name in ipairs(options.file) do
+    local read, message = append_file(name, options, writer, progress)
     total = total + read
     if message then
       return total, message
     elseif signals.stopped then
-      return total, nil, options.file[i] and ("ended by a signal at line %d of %s"):format(read, options.file[i])
+      return total, nil, name ~= STDIN and ("ended by a signal at line %d of %s"):format(read, name)
     end
   end
   return total
@@ -188,16 +189,18 @@ end
 -- Why one of the files cannot be read, if one cannot: told before anything is made.
 local function find_unreadable(names)
   for _, name in ipairs(names) do
-    local status, message = uv.fs_stat(name)
-    if not status then
-      return message
-    elseif status.type == "directory" then
-      return name .. ": is a directory"
-    end
-    local readable
-    readable, message = uv.fs_access(name, "R")
-    if not readable then
-      return message or name .. ": is not readable"
+    if name ~= STDIN then
+      local status, message = uv.fs_stat(name)
+      if not status then
+        return message
+      elseif status.type == "directory" then
+        return name .. ": is a directory"
+      end
+      local readable
+      readable, message = uv.fs_access(name, "R")
+      if not readable then
+        return message or name .. ": is not readable"
+      end
     end
   end
 end
@@ -208,6 +211,7 @@ end
 ---@return string? code
 return function(options)
   signals.take()
+  options.file = options.file[1] and options.file or { STDIN }
   local message = find_unreadable(options.file)
   if message then
     return 1, message
@@ -235,7 +239,7 @@ return function(options)
   if failure then
     return 1, ("%s; of %d lines read %d were appended"):format(failure, read, writer.records), writer.code
   elseif wrong then
-    return 1, wrong .. "; all lines before were appended, nothing after"
+    return 1, wrong .. "; all lines before were appended, nothing after: mend that line, then append it and those after it"
   elseif not closed then
     return 1, why, why_code
   end

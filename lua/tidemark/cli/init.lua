@@ -50,7 +50,7 @@ end
 local function add_append(parser)
   local command = parser:command("append", "Append lines to a log, one record a line, making the log if need be.")
   command:argument("dir", "The directory of the log."):convert(path)
-  command:argument("file", "Files to read; standard input if there are none."):args("*"):convert(path)
+  command:argument("file", "Files to read; - is standard input, as none is."):args("*"):convert(path)
   command
     :option("--shards", "How many shards a new log has (default: 1). An old log keeps its own.")
     :convert(integer("--shards", 1, 65536))

@@ -21,6 +21,7 @@
 
 #include "../../../csrc/core/state.c"
 #include "../../../csrc/core/wait.c"
+#include "../../../csrc/core/watch.c"
 
 #include "../state_threads.h"
 

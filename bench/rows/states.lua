@@ -1,0 +1,55 @@
+--- Rows: whole states, snapshot, checkpoint bytes and memory, against Rust's HashMap and serde_json.
+
+local rows = {}
+
+local function against_rust(what, case, size, least, unit)
+  local ask = ("%s %d"):format(case, size)
+  rows[#rows + 1] = {
+    what = ("%s, shards: %d"):format(what, size),
+    contenders = { { name = "tidemark", worker = "c", ask = ask }, { name = "Rust", worker = "rust", ask = ask } },
+    ratio = { "Rust", "tidemark" },
+    target = least and { ">=", least },
+    unit = unit or "ns",
+    chart = what .. " by shards",
+    x = size,
+  }
+end
+
+local SIZES = { 1, 16, 256, 1024, 4096, 65536 }
+
+for _, size in ipairs(SIZES) do
+  against_rust("C snapshot", "snapshot", size, 15)
+end
+for _, size in ipairs(SIZES) do
+  against_rust("C encode checkpoint bytes", "encode", size, size == 65536 and 4 or 2)
+end
+-- serde_json alone, from a map of plain numbers that is there already
+for _, size in ipairs { 16, 65536 } do
+  rows[#rows + 1] = {
+    what = ("C encode against serde_json of a ready map, shards: %d"):format(size),
+    contenders = {
+      { name = "tidemark", worker = "c", ask = "encode " .. size },
+      { name = "Rust", worker = "rust", ask = "encode_map " .. size },
+    },
+    ratio = { "Rust", "tidemark" },
+    unit = "ns",
+  }
+end
+for _, size in ipairs(SIZES) do
+  against_rust("C decode checkpoint bytes", "decode", size, size >= 1024 and 8 or 1)
+end
+for _, size in ipairs(SIZES) do
+  against_rust("Memory", "memory", size, nil, "bytes")
+end
+rows[#rows + 1] = {
+  what = "Memory against 64 bytes a slot + 2 bytes an id, shards: 65536",
+  contenders = {
+    { name = "tidemark", worker = "c", ask = "memory 65536" },
+    { name = "64 + 2 bytes", worker = "c", ask = "memory_limit 65536" },
+  },
+  ratio = { "tidemark", "64 + 2 bytes" },
+  target = { "<=", 1.01 },
+  unit = "bytes",
+}
+
+return { title = "States", rows = rows }

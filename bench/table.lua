@@ -1,0 +1,78 @@
+--- Results as a table: of text for a terminal, of Markdown for a page.
+
+local results_table = {}
+
+-- Four digits that count, in plain notation.
+local function number(value)
+  local size = math.abs(value)
+  if size >= 1000 then
+    return ("%.0f"):format(value)
+  end
+  return ("%." .. (size >= 100 and 1 or 2) .. "f"):format(value)
+end
+
+---@param result Result
+---@return string
+function results_table.figure(result)
+  if result.skipped then
+    return ""
+  end
+  local figure, unit = result.figure, result.row.ratio and " x" or " " .. result.row.unit
+  return ("%s%s (%s..%s)"):format(number(figure.median), unit, number(figure.low), number(figure.high))
+end
+
+---@param result Result
+---@return string
+function results_table.target(result)
+  local target = result.row.target
+  return target and ("%s %g%s"):format(target[1], target[2], result.row.ratio and " x" or " " .. result.row.unit) or ""
+end
+
+-- Each contender's median.
+local function medians(result)
+  local parts = {}
+  for _, contender in ipairs(result.row.contenders) do
+    local value = result.values[contender.name]
+    if value then
+      parts[#parts + 1] = ("%s %s"):format(contender.name, number(value.median))
+    end
+  end
+  return #parts > 0 and table.concat(parts, ", ") .. " " .. result.row.unit or ""
+end
+
+local HEAD = { "what", "target", "figure: median (quartiles)", "medians of each", "verdict" }
+
+---@param result Result
+---@return string[] cells as HEAD has them
+local function cells(result)
+  return { result.row.what, results_table.target(result), results_table.figure(result), medians(result), result.verdict }
+end
+
+--- One line of text for a terminal.
+---@param result Result
+---@return string
+function results_table.line(result)
+  local cell = cells(result)
+  return (("%-68s %9s  %-26s %-8s %s"):format(cell[1], cell[2], cell[3], cell[5], cell[4]):gsub(" +$", ""))
+end
+
+--- The line above these.
+function results_table.head()
+  return ("%-68s %9s  %-26s %-8s %s"):format(HEAD[1], HEAD[2], HEAD[3], HEAD[5], HEAD[4])
+end
+
+---@param results Result[]
+---@return string
+function results_table.markdown(results)
+  local lines = { "| " .. table.concat(HEAD, " | ") .. " |", "|" .. ("---|"):rep(#HEAD) }
+  for _, result in ipairs(results) do
+    local cell = cells(result)
+    for i, text in ipairs(cell) do
+      cell[i] = text:gsub("|", "\\|")
+    end
+    lines[#lines + 1] = "| " .. table.concat(cell, " | ") .. " |"
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+return results_table

@@ -1,0 +1,182 @@
+/*
+ * A log as its readers share it: one directory, one mapping of the heads, one look now and then whether these are still
+ * what stands at the path.
+ *
+ * Invariant: `directory` was what the path named after `heads` had been opened by that path. So heads and segments
+ * belong together as far as this can be known; a reader that has read from an earlier directory, or from a segment that
+ * is not in it, finds out by `turn` before it believes a new head (settle in wal_reader.c).
+ *
+ * The heads are opened to read. Their writer wakes who sleeps on them at each advance (wait.c), so that a sleep is cut
+ * into slices only to look at the files and at interrupts.
+ */
+#define _XOPEN_SOURCE 700 /* AT_FDCWD */
+#include "wal_source.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+
+#include "alloc.h"
+#include "error.h"
+#include "state_file.h"
+#include "wait.h"
+
+#define LOOK_AGAIN 0.05 /* seconds between looks at whether the heads are still the ones on disk */
+
+/* ---- opening ---- */
+
+bool tidemark_is_same_file(int result, const struct stat *status, int other_result, const struct stat *other) {
+    return result == 0 && other_result == 0 && status->st_dev == other->st_dev && status->st_ino == other->st_ino;
+}
+
+/* Opens the heads that stand at the path of `log` and reads who they are. EREPLACED where that path names another
+ * directory by then. */
+static int open_heads(const struct tidemark_log *log, tidemark_state **result, uint64_t *log_id,
+                      tidemark_error *error) {
+    struct tidemark_log_identity identity;
+    struct stat ours, there;
+    tidemark_state *heads;
+    int code = tidemark_state_open_io(log->io, log->heads_path, NULL, 0, TIDEMARK_OPEN_READONLY, &heads, error);
+    if (code < 0) return code;
+    code = tidemark_log_read_identity(log, heads, &identity, error);
+    if (code == 0 && !tidemark_is_same_file(log->io->fstat(log->directory, &ours), &ours,
+                                            log->io->fstatat(AT_FDCWD, log->path, &there, 0), &there))
+        code = tidemark_fail(error, TIDEMARK_EREPLACED, "%s: was replaced while it was opened", log->path);
+    if (code < 0) {
+        tidemark_state_release(heads);
+        return code;
+    }
+    *result = heads;
+    *log_id = identity.log_id;
+    return 0;
+}
+
+int tidemark_wal_source_open_io(const struct tidemark_io *io, const char *directory, bool archive,
+                                tidemark_wal_source **result, tidemark_error *error) {
+    tidemark_wal_source *source = tidemark_calloc(1, sizeof *source);
+    if (source == NULL) return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory", directory);
+    int code = tidemark_log_open(io, directory, &source->log, error);
+    if (code < 0) {
+        tidemark_free(source);
+        return code;
+    }
+    source->references = source->turn = source->directory_turn = 1;
+    source->looked_at = tidemark_monotonic();
+    if (!archive) code = open_heads(&source->log, &source->heads, &source->log_id, error);
+    if (code < 0) tidemark_wal_source_close(source);
+    else *result = source;
+    return code;
+}
+
+int tidemark_wal_source_open(const char *directory, tidemark_wal_source **result, tidemark_error *error) {
+    tidemark_wal_source *source;
+    int code = tidemark_wal_source_open_io(&tidemark_io_system, directory, false, &source, error);
+    if (code == TIDEMARK_ENOT_FOUND) return tidemark_fail(error, code, "%s: there is no log", directory);
+    if (code < 0) return code;
+    if (source->log_id != 0) {
+        *result = source;
+        return 0;
+    }
+    tidemark_wal_source_close(source);
+    return tidemark_fail(error, TIDEMARK_ENOT_FOUND,
+                         "%s: there is no log in it yet: its writer is just making it, or was cut off as it did",
+                         directory);
+}
+
+void tidemark_wal_source_close(tidemark_wal_source *source) {
+    if (source == NULL || --source->references > 0) return;
+    tidemark_state_release(source->heads);
+    tidemark_log_close(&source->log);
+    tidemark_free(source);
+}
+
+/* ---- looking whether it is still what is on disk ---- */
+
+/* Opens what stands at the path now. */
+static int open_anew(tidemark_wal_source *source, tidemark_error *error) {
+    struct tidemark_log there;
+    struct stat ours, theirs;
+    tidemark_state *heads;
+    uint64_t log_id;
+    int code = tidemark_log_open(source->log.io, source->log.path, &there, error);
+    if (code < 0) return code;
+    code = open_heads(&there, &heads, &log_id, error);
+    if (code == 0) {
+        int found = there.io->fstat(source->log.directory, &ours);
+        if (!tidemark_is_same_file(found, &ours, there.io->fstat(there.directory, &theirs), &theirs)) {
+            int before = source->log.directory;
+            source->log.directory = there.directory;
+            there.directory = before;
+            source->directory_turn++;
+        }
+        tidemark_state_release(source->heads);
+        source->heads = heads;
+        source->log_id = log_id;
+        source->turn++;
+    }
+    tidemark_log_close(&there);
+    return code;
+}
+
+/* After a restart of the machine, and when its files are replaced, the heads that are open no longer move. */
+static int look(tidemark_wal_source *source, tidemark_error *error) {
+    struct tidemark_log_identity identity;
+    int current = tidemark_state_is_current(source->heads, error);
+    if (current < 0) return current;
+    if (current == 0) return open_anew(source, error);
+    if (source->log_id != 0) return 0;
+    int code = tidemark_log_read_identity(&source->log, source->heads, &identity, error);
+    if (code == 0) source->log_id = identity.log_id;
+    return code;
+}
+
+int tidemark_wal_source_look(tidemark_wal_source *source, double time, tidemark_error *error) {
+    if (time - source->looked_at >= LOOK_AGAIN) {
+        source->looked_at = time;
+        source->failure.code = look(source, &source->failure);
+    }
+    if (source->failure.code == 0) return 0;
+    return tidemark_fail(error, source->failure.code, "%s", source->failure.message);
+}
+
+tidemark_state *tidemark_wal_source_heads(tidemark_wal_source *source) {
+    (void)tidemark_wal_source_look(source, tidemark_monotonic(), NULL);
+    return source->heads;
+}
+
+/* ---- waiting ---- */
+
+double tidemark_wal_source_deadline(double time, double timeout) {
+    return timeout >= 0 ? time + timeout : INFINITY; /* not a number: for ever */
+}
+
+int tidemark_wal_source_sleep(tidemark_wal_source *source, const tidemark_mark *marks, size_t count, double time,
+                              double deadline, uint32_t *shard, tidemark_error *error) {
+    double left = source->looked_at + LOOK_AGAIN - time;
+    if (deadline - time < left) left = deadline - time;
+    if (left < 0 || atomic_load(&source->interrupted)) left = 0;
+    int code = tidemark_state_wait_above(source->heads, marks, count, left, shard, error);
+    if (code != TIDEMARK_ETIMEOUT) return code == 0 ? 1 : code;
+    if (deadline > time && atomic_exchange(&source->interrupted, false)) /* not one that only looks */
+        return tidemark_fail(error, TIDEMARK_EINTERRUPTED, "%s: the wait was interrupted", source->log.path);
+    return tidemark_monotonic() < deadline ? 0 : code;
+}
+
+int tidemark_wal_source_wait(tidemark_wal_source *source, const tidemark_mark *marks, size_t count, double timeout,
+                             uint32_t *shard, tidemark_error *error) {
+    double time = tidemark_monotonic(), deadline = tidemark_wal_source_deadline(time, timeout);
+    for (size_t i = 0; i < count; i++) {
+        if (marks[i].shard > TIDEMARK_SHARD_MAX || marks[i].seqno < 0)
+            return tidemark_fail(error, TIDEMARK_EINVAL, "shard %" PRIu32 ", seqno %" PRId64 ": out of range",
+                                 marks[i].shard, marks[i].seqno);
+    }
+    for (;; time = tidemark_monotonic()) {
+        (void)tidemark_wal_source_look(source, time, NULL); /* a reader tells what failed */
+        int code = tidemark_wal_source_sleep(source, marks, count, time, deadline, shard, error);
+        if (code != 0) return code < 0 ? code : 0;
+    }
+}
+
+void tidemark_wal_source_interrupt(tidemark_wal_source *source) {
+    atomic_store(&source->interrupted, true);
+}

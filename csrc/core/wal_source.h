@@ -1,0 +1,45 @@
+/* What the readers of a log share: its directory and its heads. Internal to wal_source.c and wal_reader.c. */
+#ifndef TIDEMARK_CORE_WAL_SOURCE_H
+#define TIDEMARK_CORE_WAL_SOURCE_H
+
+#include <stdatomic.h>
+
+#include "wal.h"
+
+#pragma GCC visibility push(hidden)
+
+struct tidemark_wal_source {
+    struct tidemark_log log;
+    tidemark_state *heads;   /* NULL: an archive */
+    uint64_t log_id;         /* 0: not known, a writer is just making it */
+    uint64_t turn;           /* another number each time heads are opened, from 1 on */
+    uint64_t directory_turn; /* the same for a directory that is not the one before */
+    double looked_at;        /* when it was last seen whether the heads are the ones on disk */
+    tidemark_error failure;  /* of that look; code 0: none */
+    size_t references;       /* the source's handle and its readers */
+    _Atomic(bool) interrupted;
+};
+
+/* As tidemark_wal_source_open, but the log need not be named yet; or of an archive, without heads. */
+int tidemark_wal_source_open_io(const struct tidemark_io *io, const char *directory, bool archive,
+                                tidemark_wal_source **source, tidemark_error *error);
+
+/* If it is time for it, looks whether the heads are still the ones on disk, and opens those that are, with the
+ * directory that has the path now: `turn` tells. 0, or why that failed at the last look; what was open then still is.
+ */
+int tidemark_wal_source_look(tidemark_wal_source *source, double time, tidemark_error *error);
+
+/* Sleeps until a head is above the seqno given for it (1, and which), or until it is time to look (0), or until
+ * `deadline`, at once if that is `time` or before: ETIMEOUT. EINTERRUPTED. */
+int tidemark_wal_source_sleep(tidemark_wal_source *source, const tidemark_mark *marks, size_t count, double time,
+                              double deadline, uint32_t *shard, tidemark_error *error);
+
+/* Where a wait that begins at `time` ends. */
+double tidemark_wal_source_deadline(double time, double timeout);
+
+/* Whether two calls of stat have succeeded and told of the same file. */
+bool tidemark_is_same_file(int result, const struct stat *status, int other_result, const struct stat *other);
+
+#pragma GCC visibility pop
+
+#endif

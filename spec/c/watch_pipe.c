@@ -1,0 +1,3 @@
+/* Watches with a pipe in place of an eventfd, as on systems that have none. */
+#define TIDEMARK_WAKE_PIPE
+#include "watch.c"
