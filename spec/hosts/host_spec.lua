@@ -165,4 +165,19 @@ describe("the C host", function()
     end
     command_line.expect(1, command_line.run_words(without), "module 'tidemark.core' not found")
   end)
+
+  it("does what its README says", function()
+    if os.getenv "LD_PRELOAD" or lua_version ~= "5.4" then
+      pending "its lines are for Lua 5.4 and no sanitizer"
+      return
+    end
+    port = host.free_ports(1)
+    local output = host.run_readme("examples/host/README.md", {
+      { "make deps all\nmake install PREFIX=/tmp/tidemark\n", "" }, -- as setup does
+      { "/tmp/tidemark", prefix },
+      { "/tmp/host", directory .. "/readme_host" },
+      { "8090", tostring(port) },
+    })
+    assert.equal(("listening on 127.0.0.1:%d\ntrue\nended\n"):format(port), output)
+  end)
 end)
