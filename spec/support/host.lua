@@ -137,7 +137,9 @@ function host.run_readme(page, changes)
   lines = lines:gsub("\1(%d+)\1", function(i)
     return changes[tonumber(i)][2]
   end)
-  local result = command_line.run_words { "env", "MAKEFLAGS=", "bash", "-c", lines .. "\nwait" }
+  -- timeout ends what they started as well, which it keeps in a process group of its own
+  local words = { "env", "MAKEFLAGS=", "timeout", tostring(command_line.PATIENCE - 10), "bash", "-c", lines .. "\nwait" }
+  local result = command_line.run_words(words)
   assert(result.code == 0, result.err)
   return result.out
 end
