@@ -33,7 +33,7 @@ for tool in cc pkg-config lua5.4 luarocks; do
     command -v $tool >/dev/null || { echo "deps: $tool is missing: install it with your system's packages, then run make again" >&2; exit 1; }
 done
 for daemon in $daemons; do
-    command -v "$daemon" >/dev/null || echo "deps: $daemon is missing: its specs are skipped until you install it with your system's packages"
+    PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$daemon" >/dev/null || echo "deps: $daemon is missing: its specs are skipped until you install it with your system's packages"
 done
 for rock in $rocks; do
     luarocks --lua-version 5.4 show "$rock" >/dev/null 2>&1 && continue

@@ -67,12 +67,13 @@ void tidemark_state_wake_always(tidemark_state *state) {
         (void)atomic_fetch_or(&tidemark_state_slot(state, (uint32_t)shard)->waiter, TIDEMARK_WAKE_ALWAYS);
 }
 
-/* Whether the wait that began when `met` interrupts had ended others is interrupted. All that had begun are; the first
- * of them to see it sets the mark from which the next ones count. */
+/* Whether the wait that began when `met` interrupts had ended others is interrupted. All that had begun are; none that
+ * begins afterwards is by those that were seen here, whatever another wait has seen meanwhile. */
 static bool is_interrupted(tidemark_state *state, uint32_t met) {
     uint32_t interrupts = atomic_load(&state->interrupts);
     if (interrupts == met) return false;
-    (void)atomic_compare_exchange_strong(&state->interrupts_met, &met, interrupts);
+    while ((int32_t)(interrupts - met) > 0 && !atomic_compare_exchange_weak(&state->interrupts_met, &met, interrupts)) {
+    }
     return true;
 }
 
@@ -110,7 +111,9 @@ int tidemark_state_wait_above(tidemark_state *state, const tidemark_mark *marks,
             *shard = found->shard;
             return 0;
         }
-        if (is_interrupted(state, met)) return tidemark_fail(error, TIDEMARK_EINTERRUPTED, "the wait was interrupted");
+        /* with a time-out of 0 it would not sleep: an interrupt is left for the next wait that would */
+        if (timeout != 0 && is_interrupted(state, met))
+            return tidemark_fail(error, TIDEMARK_EINTERRUPTED, "the wait was interrupted");
         double slice = heard ? SLICE : pause;
         double left = timeout >= 0 ? deadline - tidemark_monotonic() : slice; /* not a number: for ever */
         if (left <= 0) return tidemark_fail(error, TIDEMARK_ETIMEOUT, "none of %zu marks moved in time", count);

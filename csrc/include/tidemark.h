@@ -143,13 +143,13 @@ TIDEMARK_API size_t tidemark_state_snapshot(const tidemark_state *state, tidemar
 /* ---- waiting for marks ---- */
 
 /* Blocks the thread until the mark of `shard` is `seqno` or above, for `timeout` seconds at most: 0 only looks,
- * negative is for ever. A mark that is there counts more than an interrupt, and that more than a time-out. Signals
- * alone do not end it. Whoever waits keeps its reference meanwhile; other references may be released. As after
- * tidemark_state_applied_seqno, what was written before the advance is seen. A sleeper is woken by the advance; only
- * where the advancing process was killed in the middle of it is it later, by 0.1 s at most. A read-only state is woken
- * where it is the heads of a log, and otherwise looks every 5 ms or more often; an interrupt may reach it 0.1 s late.
- * A state that a child has inherited over a fork can be waited on. EINVAL,
- * EUNKNOWN_SHARD, ETIMEOUT, EINTERRUPTED. */
+ * negative is for ever. A mark that is there counts more than an interrupt, and that more than a time-out; but one of 0
+ * leaves an interrupt to the next wait that would sleep. Signals alone do not end it. Whoever waits keeps its reference
+ * meanwhile; other references may be released. As after tidemark_state_applied_seqno, what was written before the
+ * advance is seen. A sleeper is woken by the advance; only where the advancing process was killed in the middle of it
+ * is it later, by 0.1 s at most. A read-only state is woken where it is the heads of a log, and otherwise looks every
+ * 5 ms or more often; an interrupt may reach it 0.1 s late. A state that a child has inherited over a fork can be
+ * waited on. EINVAL, EUNKNOWN_SHARD, ETIMEOUT, EINTERRUPTED. */
 TIDEMARK_API int tidemark_state_wait_for(tidemark_state *state, uint32_t shard, int64_t seqno, double timeout,
                                          tidemark_error *error);
 

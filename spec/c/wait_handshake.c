@@ -266,10 +266,11 @@ static void test_interrupt_before_the_wait(void) {
     begin();
     interrupt();
     interrupt();
-    CHECK_INT(tidemark_state_wait_for(state, 0, 0, -1, &failure), 0); /* does not sleep */
-    CHECK_INT(tidemark_state_wait_for(state, 0, 5, 0, &failure), TIDEMARK_EINTERRUPTED);
+    CHECK_INT(tidemark_state_wait_for(state, 0, 0, -1, &failure), 0); /* these do not sleep */
     CHECK_INT(tidemark_state_wait_for(state, 0, 5, 0, &failure), TIDEMARK_ETIMEOUT);
+    CHECK_INT(tidemark_state_wait_for(state, 0, 5, 1e-9, &failure), TIDEMARK_EINTERRUPTED);
     CHECK_INT(futex.sleeps, 0);
+    CHECK_INT(tidemark_state_wait_for(state, 0, 5, 0.1, &failure), TIDEMARK_ETIMEOUT);
     end();
 }
 
@@ -283,6 +284,21 @@ static void wait_inside(void) {
 static void test_interrupt_ends_all_waits(void) {
     begin();
     before_sleep = wait_inside;
+    CHECK_INT(tidemark_state_wait_for(state, 0, 5, -1, &failure), TIDEMARK_EINTERRUPTED);
+    CHECK_INT(inner, TIDEMARK_EINTERRUPTED);
+    CHECK_INT(tidemark_state_wait_for(state, 0, 5, 0.1, &failure), TIDEMARK_ETIMEOUT);
+    end();
+}
+
+static void wait_inside_and_interrupt(void) {
+    wait_inside();
+    interrupt();
+}
+
+/* The second interrupt comes when the first has ended one of two waits. It ends the other one, and then none. */
+static void test_an_interrupt_that_ended_a_wait_ends_no_later_one(void) {
+    begin();
+    before_sleep = wait_inside_and_interrupt;
     CHECK_INT(tidemark_state_wait_for(state, 0, 5, -1, &failure), TIDEMARK_EINTERRUPTED);
     CHECK_INT(inner, TIDEMARK_EINTERRUPTED);
     CHECK_INT(tidemark_state_wait_for(state, 0, 5, 0.1, &failure), TIDEMARK_ETIMEOUT);
@@ -366,6 +382,7 @@ int main(void) {
     RUN(test_interrupt);
     RUN(test_interrupt_before_the_wait);
     RUN(test_interrupt_ends_all_waits);
+    RUN(test_an_interrupt_that_ended_a_wait_ends_no_later_one);
     RUN(test_readonly_looks_again);
     RUN(test_readonly_sleeps_where_each_advance_wakes);
     return FINISH();

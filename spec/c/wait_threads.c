@@ -229,7 +229,7 @@ static void interrupted_by_a_signal_handler(void) {
     /* raised before the wait, in the same thread */
     (void)raise(SIGUSR1);
     CHECK_INT(tidemark_state_wait_for(shared, 0, 7, -1, NULL), TIDEMARK_EINTERRUPTED);
-    CHECK_INT(tidemark_state_wait_for(shared, 0, 7, 0, NULL), TIDEMARK_ETIMEOUT);
+    CHECK_INT(tidemark_state_wait_for(shared, 0, 7, 0.01, NULL), TIDEMARK_ETIMEOUT);
     tidemark_state_release(shared);
 }
 

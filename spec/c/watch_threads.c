@@ -58,13 +58,14 @@ static void no_readiness_is_lost(void) {
 /* ---- a thousand watches come and go while two threads advance as fast as they can ---- */
 
 #define MANY (SLOW ? 30000 : 300000)
-#define POOL 480 /* of each of the two threads that watch */
-static _Atomic(int) advancing;
+#define POOL 480                         /* of each of the two threads that watch */
+static _Atomic(int) advancing, watching; /* threads; those that watch have made POOL watches */
 
 static void *advance_or_watch(void *number) {
     const int own = *(int *)number;
     long wrong = 0;
     if (own < 2) {
+        while (atomic_load(&watching) < 2) (void)sched_yield();
         for (int m = 1; m <= MANY; m++) {
             wrong += tidemark_state_advance(shared, 0, 2 * m + own) < 0;
             wrong += tidemark_state_advance(shared, 1 + (uint32_t)own, m) != 1;
@@ -94,10 +95,12 @@ static void *advance_or_watch(void *number) {
         shards[at] = (random >> 8) % 3;
         seqnos[at] = tidemark_state_applied_seqno(shared, shards[at]) + (random >> 16) % 3000;
         watches[at] = watch(shards[at], seqnos[at], &fds[at]);
+        if (i == POOL - 1) (void)atomic_fetch_add(&watching, 1);
     }
     for (int at = 0; at < POOL; at++) { /* nobody advances any more */
         bool there = tidemark_state_applied_seqno(shared, shards[at]) >= seqnos[at];
         wrong += readable(fds[at], 0) != there || tidemark_watch_ready(watches[at]) != there;
+        ready += there;
         tidemark_watch_close(watches[at]);
     }
     return (void *)(wrong + (ready == 0));
@@ -106,6 +109,7 @@ static void *advance_or_watch(void *number) {
 static void a_thousand_come_and_go(void) {
     begin();
     advancing = 2;
+    watching = 0;
     CHECK_INT(on_threads(advance_or_watch), 0);
     CHECK_INT(tidemark_state_applied_seqno(shared, 0), 2 * MANY + 1);
     CHECK_INT(tidemark_state_applied_seqno(shared, 1), MANY);

@@ -294,8 +294,9 @@ describe("lighttpd", function()
   -- ---- as Debian runs it ----
 
   it("runs as another user, with the modules where `make install` puts them", function()
-    if uv.getuid() ~= 0 or not shell.run "getent passwd www-data" then
-      pending "only root can become another user, and www-data must be one"
+    local obstacle = host.cannot_become "www-data"
+    if obstacle then
+      pending(obstacle)
       return
     end
     host.environment("5.4", EXAMPLE) -- builds

@@ -312,8 +312,9 @@ describe("Prosody", function()
   -- ---- as Debian runs it ----
 
   it("runs as the user prosody, with the modules where `make install` puts them", function()
-    if uv.getuid() ~= 0 or not shell.run "getent passwd prosody && command -v setpriv" then
-      pending "only root can become another user, and prosody must be one"
+    local obstacle = host.cannot_become "prosody"
+    if obstacle then
+      pending(obstacle)
       return
     end
     local share, lib = directory .. "/share/lua/5.4", directory .. "/lib/lua/5.4"

@@ -23,9 +23,11 @@ local function append(record, epoch)
   assert(wal:close())
 end
 
--- Two ways to put the copy into the place of the log: as another directory, and as other files in the same one.
+-- Ways to put the copy into the place of the log: as another directory, with the old one gone or only moved, and as other files in
+-- the same one.
 local RESTORES = {
   { "with its directory", "rm -r '%s' && mv '%s' '%s'" },
+  { "with its directory, which is kept", "log='%s'; mv \"$log\" \"$log.kept\" && mv '%s' '%s'" },
   { "file by file", "rm '%s'/* && cp '%s'/* '%s'" },
 }
 

@@ -31,6 +31,17 @@ function host.missing(...)
   end
 end
 
+--- Why specs that run a server as this user cannot run here, or nil: they can.
+---@param user string
+---@return string? reason
+function host.cannot_become(user)
+  if uv.getuid() ~= 0 then
+    return "only root can become another user"
+  elseif not shell.run(("setpriv --reuid='%s' --regid='%s' --init-groups true"):format(user, user)) then
+    return user .. " is no user or can run no program here, for instance because / is closed to others"
+  end
+end
+
 --- The words before a server's own: `env` with the modules of this tree for its Lua. Builds the core for that Lua if need be.
 ---@param version string "5.3"
 ---@param directory string the server's working directory
