@@ -237,7 +237,7 @@ check-waits: $(WAIT_MUTANTS)
 	done
 
 LUACHECK = luacheck --quiet lua spec examples bench bin/tidemark *.rockspec rocks/*.rockspec
-SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch] spec/c/*/*.[ch] bench/*/*.[ch])
+SOURCES  = $(wildcard csrc/*/*.[ch] spec/c/*.[ch] spec/c/*/*.[ch] bench/*/*.[ch] examples/*/*.[ch])
 
 # ctuuninitvar: an error that is written on failure only is passed unset
 lint:

@@ -309,6 +309,19 @@ describe("HAProxy", function()
     stop()
   end)
 
+  it("does what its README says", function()
+    local output = host.run_readme(EXAMPLE .. "/README.md", {
+      { "make deps host-deps\nmake LUA=5.3\n", "" }, -- as environment() does
+      { "/usr/sbin/haproxy ", host.program "haproxy" .. " " },
+      { "/tmp/haproxy.marks", path },
+      { "8080", tostring(port) },
+      { "8081", tostring(admin) },
+    })
+    assert.equal('leader\n{"shard":1,"seqno":42,"moved":true,"mark":42,"thread":N}\nfollower\n{"0":0,"1":42,"2":0,"3":0}\n',
+      (output:gsub('"thread":[1-4]', '"thread":N')))
+    assert.falsy(host.listens(port))
+  end)
+
   -- ---- as Debian runs it ----
 
   it("runs in a chroot, as another user", function()

@@ -2,6 +2,7 @@
 --- asking them with curl. Needs luv. What is started is ended by sandbox.cleanup at the latest.
 
 local command_line = require "spec.support.command_line"
+local markdown = require "spec.support.markdown"
 local sandbox = require "spec.support.sandbox"
 local shell = require "spec.support.shell"
 local uv = require "luv"
@@ -128,6 +129,30 @@ function host.children(pid)
     pids[#pids + 1] = math.tointeger(tonumber(child))
   end
   return pids
+end
+
+--- Runs the lines of the first `sh` block of a page, as a reader at the top of the tree would, and waits for what they started.
+---@param page string
+---@param changes string[][] plain text in the lines and what stands for it here, as ports and paths; one after the other
+---@return string output of the programs, without what they tell on standard error
+function host.run_readme(page, changes)
+  local lines
+  for _, block in ipairs(markdown.blocks(markdown.read(page))) do
+    lines = lines or block.language == "sh" and block.text or nil
+  end
+  for i, change in ipairs(changes) do
+    local found
+    lines, found = lines:gsub(change[1]:gsub("%p", "%%%0"), ("\1%d\1"):format(i)) -- lest a later change finds it in this one
+    assert(found > 0, ("%s has no %s"):format(page, change[1]))
+  end
+  lines = lines:gsub("\1(%d+)\1", function(i)
+    return changes[tonumber(i)][2]
+  end)
+  -- timeout ends what they started as well, which it keeps in a process group of its own
+  local words = { "env", "MAKEFLAGS=", "timeout", tostring(command_line.PATIENCE - 10), "bash", "-c", lines .. "\nwait" }
+  local result = command_line.run_words(words)
+  assert(result.code == 0, result.err)
+  return result.out
 end
 
 ---@class Connection
