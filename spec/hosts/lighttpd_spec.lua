@@ -84,6 +84,23 @@ describe("lighttpd", function()
     return body
   end
 
+  -- Asks until each of the workers has served a request, so has the state open: who takes a connection is the kernel's choice. The
+  -- descriptors that each has on the state.
+  local function open_in_each(pids)
+    local opened = {}
+    command_line.wait_until("not every worker has answered", function()
+      marks()
+      for _, pid in ipairs(pids) do
+        opened[pid] = host_load.descriptors(pid, path)
+        if opened[pid] == 0 then
+          return false
+        end
+      end
+      return true
+    end)
+    return opened
+  end
+
   before_each(function()
     directory = sandbox.tempdir()
     path = directory .. "/marks"
@@ -165,21 +182,8 @@ describe("lighttpd", function()
   it("opens the state once in each worker, also when the script changes", function()
     assert(shell.run(("cp %s/* '%s'"):format(EXAMPLE, directory)))
     start(directory)
-    local pids, opened = workers(), {}
-    local function ask_all()
-      command_line.wait_until("not every worker has answered", function()
-        marks()
-        for _, pid in ipairs(pids) do
-          opened[pid] = host_load.descriptors(pid, path)
-          if opened[pid] == 0 then
-            return false
-          end
-        end
-        return true
-      end)
-    end
-    ask_all()
-    local before = opened
+    local pids = workers()
+    local before = open_in_each(pids)
     local script = command_line.read(directory .. "/marks.lua")
     command_line.write(directory .. "/marks.lua.new", (script:gsub("try /marks", "changed: try /marks")))
     assert(os.rename(directory .. "/marks.lua.new", directory .. "/marks.lua"))
@@ -187,12 +191,10 @@ describe("lighttpd", function()
       local _, body = ask "/"
       return body:find "^changed"
     end)
-    opened = {}
     for _ = 1, 40 do
       marks()
     end
-    ask_all()
-    assert.same(before, opened)
+    assert.same(before, open_in_each(pids))
     stop()
   end)
 
@@ -232,14 +234,12 @@ describe("lighttpd", function()
     end
     local last = 15000
     start()
+    local old = workers()
+    open_in_each(old)
     assert.equal(NO_MARKS, marks())
     local watcher = host_load.watch(path, last)
     local wrk = start_load(last)
     host_load.wait_for_mark(path, 0, last // 2)
-    local old = workers()
-    for _, pid in ipairs(old) do
-      assert(host_load.descriptors(pid, path) > 0, "a worker served no request")
-    end
     server:signal_with "sigusr1"
     wait_for_end(old)
     host_load.complete(wrk)
@@ -250,8 +250,8 @@ describe("lighttpd", function()
     local new = workers()
     for i, pid in ipairs(new) do
       assert.not_equal(old[i], pid)
-      assert(host_load.descriptors(pid, path) > 0, "a new worker served no request")
     end
+    open_in_each(new)
     stop()
     start()
     assert.equal(('{"0":%d,"1":%d,"2":%d,"3":%d}\n'):format(last, last, last, last), marks())
