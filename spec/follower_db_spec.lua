@@ -166,7 +166,7 @@ describe("FollowerDb", function()
       end
       local liar = setmetatable({}, { __index = { shard = 0, first_seqno = 1, last_seqno = 1, epoch = 1, prev_epoch = 0, log_id = 3 } })
       raises("attempt to call", db.apply, db, liar, insert)
-      assert.is_false(db.database:in_transaction())
+      assert.is_false(db[1]:in_transaction())
       assert.is_nil(support.row(db))
       apply(batch(1, 1), insert)
       stands("1", "1 1")
@@ -266,7 +266,7 @@ describe("FollowerDb", function()
       assert.same({ "READONLY", false }, { code, called })
       assert.is_nil(result)
       assert.truthy(message:find("readonly database", 1, true))
-      assert.is_false(db.database:in_transaction())
+      assert.is_false(db[1]:in_transaction())
       apply(batch(1, 3), insert) -- has it
     end)
 

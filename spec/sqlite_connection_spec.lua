@@ -181,7 +181,7 @@ describe("an SQLite connection", function()
     it("closes twice and raises afterwards", function()
       db:close()
       db:close()
-      for _, name in ipairs { "exec", "rows", "in_transaction" } do
+      for _, name in ipairs { "exec", "rows", "in_transaction", "guard" } do
         raises("closed database", db[name], db, "SELECT 1")
       end
       raises("calling 'exec' on bad self %(closed database%)", function()
@@ -191,6 +191,37 @@ describe("an SQLite connection", function()
         raises("database expected, got", db.exec, value, "SELECT 1")
         raises("database expected, got", db.close, value)
       end
+    end)
+
+    it("can be the first element of a table that has the module's exec and rows as methods", function()
+      local object = { db, exec = sqlite.exec, rows = sqlite.rows }
+      assert.equal(0, object:exec "CREATE TABLE t (id)")
+      assert.equal(1, object:exec("INSERT INTO t VALUES (?)", 5))
+      assert.equal(5, (object:rows "SELECT id FROM t")())
+      for _, value in ipairs { {}, { 1 }, { io.stdout }, { object } } do
+        raises("database expected, got", sqlite.exec, value, "SELECT 1")
+      end
+    end)
+
+    it("that is guarded commits nothing, and runs nothing outside of a transaction", function()
+      exec "CREATE TABLE t (id)"
+      exec "BEGIN"
+      db:guard(true)
+      exec "INSERT INTO t VALUES (1)"
+      local result, message, code = db:exec "COMMIT"
+      assert.same({ "CONSTRAINT" }, { code, result })
+      assert.equal(path .. ": this transaction must not be committed here", message)
+      raises("the transaction has ended", db.exec, db, "INSERT INTO t VALUES (2)")
+      raises("the transaction has ended", db.rows, db, "INSERT INTO t VALUES (2) RETURNING id")
+      assert.is_false(db:in_transaction())
+      db:guard(false)
+      assert.equal(0, first "SELECT count(*) FROM t")
+      exec "BEGIN"
+      db:guard(true)
+      exec "INSERT INTO t VALUES (3)"
+      db:guard(false)
+      exec "COMMIT"
+      assert.equal(1, first "SELECT count(*) FROM t")
     end)
 
     it("closes under running iterators", function()

@@ -127,9 +127,9 @@ static int batch_record(lua_State *L) {
     return 1;
 }
 
-/* The iterator of records: (batch, seqno before) -> seqno, record. */
+/* The iterator of records, of the batch that is its upvalue: (any, seqno before) -> seqno, record. */
 static int batch_next(lua_State *L) {
-    const struct batch *batch = check_batch(L, 1);
+    const struct batch *batch = lua_touserdata(L, lua_upvalueindex(1));
     lua_Integer before = luaL_checkinteger(L, 2), first = batch->header.first_seqno;
     if (before < first - 1 || before >= tidemark_batch_last_seqno(&batch->header)) {
         lua_pushnil(L);
@@ -142,8 +142,9 @@ static int batch_next(lua_State *L) {
 
 static int batch_records(lua_State *L) {
     const struct batch *batch = check_batch(L, 1);
-    lua_pushcfunction(L, batch_next);
     lua_pushvalue(L, 1);
+    lua_pushcclosure(L, batch_next, 1);
+    lua_pushnil(L);
     lua_pushinteger(L, batch->header.first_seqno - 1);
     return 3;
 }

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE /* dladdr */
 #include <dlfcn.h>
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
 #include <lauxlib.h>
@@ -23,8 +24,13 @@
 
 _Static_assert(sizeof(lua_Integer) == sizeof(sqlite3_int64), "64-bit Lua integers");
 
+/* Random, so that no other library's userdata carries it. */
+#define DATABASE_MAGIC UINT64_C(0x5d07a91ec4f8b263)
+
 struct database {
+    uint64_t magic;                  /* DATABASE_MAGIC */
     sqlite3 *handle;                 /* NULL: closed, for ever */
+    bool guarded;                    /* the open transaction is not to be ended */
     int idle;                        /* how many statements are in `cache` */
     sqlite3_stmt *cache[CACHE_SIZE]; /* the one used last comes first */
 };
@@ -49,8 +55,18 @@ static int push_failure(lua_State *L, const struct tidemark_sqlite_failure *fail
 
 /* ---- databases ---- */
 
+/* Takes the database at 1, also where a table is there that has it at [1]: so a class around a database can have its
+ * methods without a function that forwards. Cheaper than luaL_checkudata, which compares metatables. */
+static struct database *check_handle(lua_State *L) {
+    if (lua_istable(L, 1) && lua_rawgeti(L, 1, 1) == LUA_TUSERDATA) lua_replace(L, 1);
+    struct database *db = lua_touserdata(L, 1);
+    if (db == NULL || lua_rawlen(L, 1) != sizeof *db || db->magic != DATABASE_MAGIC)
+        luaL_argerror(L, 1, lua_pushfstring(L, DATABASE " expected, got %s", luaL_typename(L, 1)));
+    return db;
+}
+
 static struct database *check_database(lua_State *L) {
-    struct database *db = luaL_checkudata(L, 1, DATABASE);
+    struct database *db = check_handle(L);
     luaL_argcheck(L, db->handle != NULL, 1, "closed database");
     return db;
 }
@@ -80,13 +96,18 @@ static struct tidemark_sqlite_options check_options(lua_State *L, int argument) 
 }
 
 static int database_close(lua_State *L) {
-    struct database *db = luaL_checkudata(L, 1, DATABASE);
+    struct database *db = check_handle(L);
     sqlite3 *handle = db->handle;
     if (handle == NULL) return 0;
     db->handle = NULL;
     for (sqlite3_stmt *stmt; (stmt = sqlite3_next_stmt(handle, NULL)) != NULL;) sqlite3_finalize(stmt);
     sqlite3_close(handle);
     return 0;
+}
+
+/* SQLite rolls back instead where this is not 0. */
+static int refuse_commit(void *db) {
+    return ((struct database *)db)->guarded;
 }
 
 static int sqlite_open(lua_State *L) {
@@ -99,10 +120,13 @@ static int sqlite_open(lua_State *L) {
     /* lest SQLite take the name for a URI, which may lead to memory */
     if (path[0] != '/') file = lua_pushfstring(L, "./%s", path);
     struct database *db = lua_newuserdata(L, sizeof *db);
-    *db = (struct database){NULL, 0, {NULL}};
+    *db = (struct database){DATABASE_MAGIC, NULL, false, 0, {NULL}};
     luaL_setmetatable(L, DATABASE);
     struct tidemark_sqlite_failure failure;
-    if (tidemark_sqlite_open(file, path, &options, &db->handle, &failure)) return 1;
+    if (tidemark_sqlite_open(file, path, &options, &db->handle, &failure)) {
+        sqlite3_commit_hook(db->handle, refuse_commit, db);
+        return 1;
+    }
     sqlite3_close(db->handle);
     db->handle = NULL;
     return push_failure(L, &failure);
@@ -111,6 +135,13 @@ static int sqlite_open(lua_State *L) {
 static int database_in_transaction(lua_State *L) {
     lua_pushboolean(L, !sqlite3_get_autocommit(check_database(L)->handle));
     return 1;
+}
+
+/* guard(on): for who runs a function of somebody else's inside a transaction. While it is on, a COMMIT of what was
+ * written fails and rolls back, and once the transaction has ended, no statement runs: each would be one of its own. */
+static int database_guard(lua_State *L) {
+    check_database(L)->guarded = lua_toboolean(L, 2);
+    return 0;
 }
 
 /* ---- values ---- */
@@ -221,6 +252,7 @@ static struct database *check_call(lua_State *L) {
     const char *sql = lua_tolstring(L, 2, &length);
     luaL_argcheck(L, strlen(sql) == length, 2, "SQL has a zero byte");
     for (int index = lua_gettop(L); index >= 3; index--) check_value(L, index);
+    if (db->guarded && sqlite3_get_autocommit(db->handle)) luaL_error(L, "the transaction has ended");
     return db;
 }
 
@@ -369,7 +401,9 @@ static void new_class(lua_State *L, const char *name, const luaL_Reg *metamethod
     lua_pop(L, 1);
 }
 
-static const luaL_Reg functions[] = {{"open", sqlite_open}, {"blob", sqlite_blob}, {NULL, NULL}};
+/* exec and rows, the methods, for a class whose objects have a database at [1] */
+static const luaL_Reg functions[] = {
+    {"open", sqlite_open}, {"blob", sqlite_blob}, {"exec", database_exec}, {"rows", database_rows}, {NULL, NULL}};
 
 /* lua_close unloads C modules, and SQLite with them; connections of other lua_States may be in use. So it stays. */
 static void pin_library(void) {
@@ -385,6 +419,7 @@ int luaopen_tidemark_sqlite(lua_State *L) {
         {"exec", database_exec},
         {"rows", database_rows},
         {"in_transaction", database_in_transaction},
+        {"guard", database_guard},
         {"close", database_close},
         {NULL, NULL},
     };

@@ -45,6 +45,14 @@ function sqlite.open(path, options) end
 ---@return tidemark.sqlite.Blob
 function sqlite.blob(bytes) end
 
+---Database.exec, as a method for a class whose objects have a database at [1].
+---@type fun(object: table, sql: string, ...: tidemark.sqlite.Value): integer?, string?, tidemark.sqlite.Code?
+sqlite.exec = nil
+
+---Database.rows, likewise.
+---@type fun(object: table, sql: string, ...: tidemark.sqlite.Value): (fun(): ...), string?, tidemark.sqlite.Code?, tidemark.sqlite.Rows?
+sqlite.rows = nil
+
 ---@class tidemark.sqlite.Database one connection, for one lua_State, never used after a fork
 local Database = {}
 
@@ -67,6 +75,11 @@ function Database:rows(sql, ...) end
 
 ---@return boolean
 function Database:in_transaction() end
+
+---For who runs somebody else's function inside a transaction. While it is on, a COMMIT of changes fails with "CONSTRAINT" and rolls back, and a
+---statement outside of a transaction raises.
+---@param on boolean
+function Database:guard(on) end
 
 ---Rolls back an open transaction and ends running iterators. May be called again.
 function Database:close() end

@@ -93,10 +93,13 @@ local function shard_of(id, row)
   return { id = id, position = applied, log_id = log_id, epochs = { { epoch = epoch, first_seqno = applied } } }
 end
 
--- Calls fn for each record: true, or nil, message, code.
+-- Calls fn for each record: true, or nil, message, code. While it runs, the transaction is apply's: a commit would make half a batch
+-- durable; after a rollback each further statement would be a transaction of its own.
 local function run(self, batch, fn)
   local current = batch.first_seqno
-  local database, in_transaction = self.database, self.database.in_transaction
+  local database = self[1]
+  local in_transaction = database.in_transaction
+  database:guard(true)
   local returned, ok, message, code = protected(function()
     for seqno, record in batch:records() do
       current = seqno
@@ -109,6 +112,7 @@ local function run(self, batch, fn)
     end
     return true
   end)
+  database:guard(false)
   if not returned then
     ok, message, code = false, "fn " .. ok, nil
   end
@@ -122,7 +126,7 @@ end
 -- Begins a transaction and, if all goes well, commits it: the shard's mark, or nil, message, code. The caller rolls back what is left
 -- open. The row moves first, so that a database that cannot be written is told before fn runs.
 local function apply(self, batch, fn)
-  local database = self.database
+  local database = self[1]
   local row
   local ok, message, code = database:exec "BEGIN IMMEDIATE"
   if ok then
@@ -150,36 +154,6 @@ local function apply(self, batch, fn)
     return nil, message, code
   end
   return batch.last_seqno
-end
-
--- ---- the user's SQL ----
-
--- Whether SQLite, which skips space, comments and semicolons in front, would read it as COMMIT.
-local function is_commit(sql)
-  local at, from = 1
-  repeat
-    from = at
-    at = sql:match("^[%s;]+()", from) or sql:match("^%-%-[^\n]*()", from) or sql:match("^/%*.-%*/()", from)
-      or sql:match("^\u{FEFF}()", from) or from
-  until at == from
-  local word = (sql:match("^%a+", at) or ""):upper()
-  return word == "COMMIT" or word == "END"
-end
-
--- While fn runs the transaction is apply's. A commit would make half a batch durable; after a rollback each further statement would be
--- a transaction of its own.
-local function check_sql(self, sql)
-  local allowed = self.allowed
-  if not allowed then
-    return
-  elseif not self.database:in_transaction() then
-    error("the transaction of apply has ended", 3)
-  elseif not allowed[sql] and type(sql) == "string" then
-    if is_commit(sql) then
-      error("fn must not end the transaction of apply", 3)
-    end
-    allowed[sql] = true
-  end
 end
 
 -- ---- the class ----
@@ -212,7 +186,7 @@ function FollowerDb.open(path, shards, opts)
     database:close()
     return nil, message, code
   end
-  return setmetatable({ path = path, database = database, marks = marks, applying = false }, FollowerDb)
+  return setmetatable({ database, path = path, marks = marks, applying = false }, FollowerDb)
 end
 
 --- Applies the records of the batch that the database does not have yet: all or nothing, each exactly once. A batch that it has
@@ -227,18 +201,19 @@ function FollowerDb:apply(batch, fn)
     error(("bad argument #1 to 'apply' (Batch expected, got %s)"):format(type(batch)), 2)
   elseif type(fn) ~= "function" then
     error(("bad argument #2 to 'apply' (function expected, got %s)"):format(type(fn)), 2)
-  elseif self.database:in_transaction() then
+  elseif self[1]:in_transaction() then
     error("apply is called inside a transaction", 2)
   end
   local shard = batch.shard
   if not self.marks:applied_seqno(shard) then
     return nil, ("%s: shard %d is not tracked"):format(self.path, shard), "UNKNOWN_SHARD"
   end
-  self.applying, self.allowed = true, {} -- the SQL texts that this apply has looked at
+  self.applying = true
   local returned, applied, message, code = pcall(apply, self, batch, fn)
-  self.applying, self.allowed = false, nil
-  if self.database:in_transaction() then
-    self.database:exec "ROLLBACK"
+  self.applying = false
+  self[1]:guard(false) -- also where memory ran out meanwhile
+  if self[1]:in_transaction() then
+    self[1]:exec "ROLLBACK"
   end
   if not returned then -- no memory, or not a Batch
     error(applied, 0)
@@ -262,10 +237,7 @@ end
 ---@return integer? changed rows
 ---@return string? message
 ---@return tidemark.sqlite.Code? code
-function FollowerDb:exec(sql, ...)
-  check_sql(self, sql)
-  return self.database:exec(sql, ...)
-end
+FollowerDb.exec = sqlite.exec
 
 --- Iterates over the rows of one statement, as tidemark.sqlite does. Raises as exec does.
 ---@param sql string
@@ -274,17 +246,14 @@ end
 ---@return string? message
 ---@return tidemark.sqlite.Code? code
 ---@return tidemark.sqlite.Rows? rows the loop's closing value
-function FollowerDb:rows(sql, ...)
-  check_sql(self, sql)
-  return self.database:rows(sql, ...)
-end
+FollowerDb.rows = sqlite.rows
 
 --- Closes the database. The state stays readable. Idempotent.
 function FollowerDb:close()
   if self.applying then
     error("close is called from inside fn", 2)
   end
-  self.database:close()
+  self[1]:close()
 end
 
 FollowerDb.__close = FollowerDb.close
