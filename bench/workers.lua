@@ -8,13 +8,14 @@ local function exists(path)
   return file ~= nil and file:close()
 end
 
--- malloc keeps what is freed. Otherwise it hands the memory of each state back to the kernel and takes it anew: that, and not the
--- decoding, would be most of the time, in C and in Rust alike.
+-- malloc keeps what is freed, for those who make and drop states in a loop. Otherwise it hands the memory of each state back to the
+-- kernel and takes it anew: that, and not the decoding, would be most of the time, in C and in Rust alike. Everybody else has malloc
+-- as it comes.
 local KEEP = "MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=1073741824 "
 
 -- A program that is built only where its peer's packages are; `reason` is told where it is not there.
-local function optional(path, reason)
-  return exists(path) and { command = KEEP .. path } or { missing = reason }
+local function optional(path, reason, before)
+  return exists(path) and { command = (before or "") .. path } or { missing = reason }
 end
 
 return {
@@ -30,5 +31,5 @@ return {
   sqlite = optional(build .. "/bench/sqlite", "no SQLite (make bench-deps)"),
   lmdb = optional(build .. "/bench/lmdb", "no LMDB (make bench-deps)"),
   redis = optional(build .. "/bench/redis", "no Redis (make bench-deps)"),
-  rust = optional(build .. "/bench/rust/release/marks", "no Rust with serde_json (make bench-deps)"),
+  rust = optional(build .. "/bench/rust/release/marks", "no Rust with serde_json (make bench-deps)", KEEP),
 }

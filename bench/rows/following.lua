@@ -2,9 +2,9 @@
 
 local rows = {}
 
-local function records(method, size)
+local function records(method, into, size)
   rows[#rows + 1] = {
-    what = ("batch:%s into a Lua function, bytes of a record: %d"):format(method, size),
+    what = ("batch:%s into %s, bytes of a record: %d"):format(method, into, size),
     contenders = {
       { name = "C loop", worker = "records", ask = "loop " .. size },
       { name = "tidemark", worker = "records", ask = ("%s %d"):format(method, size) },
@@ -12,15 +12,15 @@ local function records(method, size)
     ratio = { "C loop", "tidemark" },
     target = { ">=", 0.8 },
     unit = "ns",
-    chart = ("batch:%s into a Lua function by bytes"):format(method),
+    chart = ("batch:%s into %s by bytes"):format(method, into),
     x = size,
   }
 end
 for _, size in ipairs { 16, 128, 1024, 8192 } do
-  records("each", size)
+  records("each", "a Lua function", size)
 end
 for _, size in ipairs { 16, 128, 1024, 8192 } do
-  records("records", size)
+  records("records", "a loop's body", size)
 end
 
 for _, size in ipairs { 1, 10, 100, 1000 } do

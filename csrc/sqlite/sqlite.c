@@ -24,6 +24,11 @@
 
 _Static_assert(sizeof(lua_Integer) == sizeof(sqlite3_int64), "64-bit Lua integers");
 
+struct idle {
+    sqlite3_stmt *stmt;
+    size_t length; /* of its SQL, which SQLite keeps up to its end */
+};
+
 /* Random, so that no other library's userdata carries it. */
 #define DATABASE_MAGIC UINT64_C(0x5d07a91ec4f8b263)
 
@@ -32,7 +37,7 @@ struct database {
     sqlite3 *handle;                 /* NULL: closed, for ever */
     bool guarded;                    /* the open transaction is not to be ended */
     int idle;                        /* how many statements are in `cache` */
-    sqlite3_stmt *cache[CACHE_SIZE]; /* the one used last comes first */
+    struct idle cache[CACHE_SIZE];   /* the one used last comes first */
 };
 
 struct rows {
@@ -120,7 +125,7 @@ static int sqlite_open(lua_State *L) {
     /* lest SQLite take the name for a URI, which may lead to memory */
     if (path[0] != '/') file = lua_pushfstring(L, "./%s", path);
     struct database *db = lua_newuserdata(L, sizeof *db);
-    *db = (struct database){DATABASE_MAGIC, NULL, false, 0, {NULL}};
+    *db = (struct database){.magic = DATABASE_MAGIC};
     luaL_setmetatable(L, DATABASE);
     struct tidemark_sqlite_failure failure;
     if (tidemark_sqlite_open(file, path, &options, &db->handle, &failure)) {
@@ -210,18 +215,18 @@ static void push_column(lua_State *L, sqlite3_stmt *stmt, int column) {
 /* ---- statements ---- */
 
 static bool is_blank(const char *sql) {
-    return sql[strspn(sql, " \t\r\n\f;")] == '\0';
+    return *sql == '\0' || sql[strspn(sql, " \t\r\n\f;")] == '\0';
 }
 
-/* Takes an idle statement of this SQL out of the cache, or NULL. SQLite keeps the text up to the statement's end. */
-static sqlite3_stmt *take_idle(struct database *db, const char *sql) {
+/* Takes an idle statement of this SQL out of the cache, or NULL. */
+static sqlite3_stmt *take_idle(struct database *db, const char *sql, size_t length) {
     for (int i = 0; i < db->idle; i++) {
-        sqlite3_stmt *stmt = db->cache[i];
-        size_t length = strlen(sqlite3_sql(stmt));
-        if (strncmp(sqlite3_sql(stmt), sql, length) == 0 && is_blank(sql + length)) {
+        struct idle found = db->cache[i];
+        if (found.length <= length && memcmp(sqlite3_sql(found.stmt), sql, found.length) == 0 &&
+            is_blank(sql + found.length)) {
             db->idle--;
             memmove(db->cache + i, db->cache + i + 1, (size_t)(db->idle - i) * sizeof *db->cache);
-            return stmt;
+            return found.stmt;
         }
     }
     return NULL;
@@ -230,9 +235,9 @@ static sqlite3_stmt *take_idle(struct database *db, const char *sql) {
 static void put_idle(struct database *db, sqlite3_stmt *stmt) {
     sqlite3_reset(stmt);
     sqlite3_clear_bindings(stmt);
-    if (db->idle == CACHE_SIZE) sqlite3_finalize(db->cache[--db->idle]);
+    if (db->idle == CACHE_SIZE) sqlite3_finalize(db->cache[--db->idle].stmt);
     memmove(db->cache + 1, db->cache, (size_t)db->idle++ * sizeof *db->cache);
-    db->cache[0] = stmt;
+    db->cache[0] = (struct idle){stmt, strlen(sqlite3_sql(stmt))};
 }
 
 /* Whether the text holds a statement or anything else that is not space, comment or semicolon. */
@@ -260,8 +265,9 @@ static struct database *check_call(lua_State *L) {
  * anything fails that leaves one. Where it raises, no statement is in use. */
 static int start_statement(lua_State *L, struct database *db, int top, sqlite3_destructor_type lifetime,
                            sqlite3_stmt **stmt) {
-    const char *sql = lua_tostring(L, 2), *rest = "";
-    sqlite3_stmt *found = take_idle(db, sql);
+    size_t length;
+    const char *sql = lua_tolstring(L, 2, &length), *rest = "";
+    sqlite3_stmt *found = take_idle(db, sql, length);
     if (found == NULL) {
         int result = sqlite3_prepare_v3(db->handle, sql, -1, SQLITE_PREPARE_PERSISTENT, &found, &rest);
         if (result != SQLITE_OK) return result;
