@@ -1,5 +1,5 @@
 /* The system's own table of calls, and loops around them. */
-#define _GNU_SOURCE /* F_OFD_SETLK, flock */
+#define _GNU_SOURCE /* F_OFD_SETLK, flock, statx */
 #include "io.h"
 
 #include <dirent.h>
@@ -9,12 +9,35 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "error.h"
 
 static int system_openat(int directory, const char *name, int flags, mode_t mode) {
     return openat(directory, name, flags, mode);
+}
+
+/* All but the times. Linux 6.13 and later give a file whose times were asked for a new time at the next write, however
+ * soon, and without a journal that is one more block for fdatasync to write: a fifth of a save. */
+static int system_fstatat(int directory, const char *name, struct stat *status, int flags) {
+    struct statx found;
+    unsigned mask = STATX_BASIC_STATS & ~(STATX_ATIME | STATX_MTIME | STATX_CTIME);
+    if (statx(directory, name, flags, mask, &found) < 0) return -1;
+    *status = (struct stat){.st_dev = makedev(found.stx_dev_major, found.stx_dev_minor),
+                            .st_ino = found.stx_ino,
+                            .st_mode = found.stx_mode,
+                            .st_nlink = found.stx_nlink,
+                            .st_uid = found.stx_uid,
+                            .st_gid = found.stx_gid,
+                            .st_size = (off_t)found.stx_size,
+                            .st_blocks = (blkcnt_t)found.stx_blocks,
+                            .st_blksize = (blksize_t)found.stx_blksize};
+    return 0;
+}
+
+static int system_fstat(int fd, struct stat *status) {
+    return system_fstatat(fd, "", status, AT_EMPTY_PATH);
 }
 
 static int system_lock(int fd, short type, off_t byte, bool wait) {
@@ -88,8 +111,8 @@ static int system_random_id(unsigned char id[16]) {
 const struct tidemark_io tidemark_io_system = {
     .openat = system_openat,
     .close = close,
-    .fstat = fstat,
-    .fstatat = fstatat,
+    .fstat = system_fstat,
+    .fstatat = system_fstatat,
     .pread = pread,
     .pwrite = pwrite,
     .ftruncate = ftruncate,

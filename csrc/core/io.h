@@ -19,6 +19,7 @@
 struct tidemark_io {
     int (*openat)(int directory, const char *name, int flags, mode_t mode);
     int (*close)(int fd);
+    /* These two need not give the times. */
     int (*fstat)(int fd, struct stat *status);
     int (*fstatat)(int directory, const char *name, struct stat *status, int flags);
     ssize_t (*pread)(int fd, void *bytes, size_t length, off_t offset);
