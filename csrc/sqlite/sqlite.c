@@ -33,11 +33,11 @@ struct idle {
 #define DATABASE_MAGIC UINT64_C(0x5d07a91ec4f8b263)
 
 struct database {
-    uint64_t magic;                  /* DATABASE_MAGIC */
-    sqlite3 *handle;                 /* NULL: closed, for ever */
-    bool guarded;                    /* the open transaction is not to be ended */
-    int idle;                        /* how many statements are in `cache` */
-    struct idle cache[CACHE_SIZE];   /* the one used last comes first */
+    uint64_t magic;                /* DATABASE_MAGIC */
+    sqlite3 *handle;               /* NULL: closed, for ever */
+    bool guarded;                  /* the open transaction is not to be ended */
+    int idle;                      /* how many statements are in `cache` */
+    struct idle cache[CACHE_SIZE]; /* the one used last comes first */
 };
 
 struct rows {
@@ -422,12 +422,8 @@ __attribute__((visibility("default"))) int luaopen_tidemark_sqlite(lua_State *L)
 int luaopen_tidemark_sqlite(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg database_methods[] = {
-        {"exec", database_exec},
-        {"rows", database_rows},
-        {"in_transaction", database_in_transaction},
-        {"guard", database_guard},
-        {"close", database_close},
-        {NULL, NULL},
+        {"exec", database_exec},   {"rows", database_rows},   {"in_transaction", database_in_transaction},
+        {"guard", database_guard}, {"close", database_close}, {NULL, NULL},
     };
     static const luaL_Reg database_metamethods[] = {
         {"__gc", database_close}, {"__close", database_close}, {NULL, NULL}};

@@ -46,12 +46,23 @@ function sqlite.open(path, options) end
 function sqlite.blob(bytes) end
 
 ---Database.exec, as a method for a class whose objects have a database at [1].
----@type fun(object: table, sql: string, ...: tidemark.sqlite.Value): integer?, string?, tidemark.sqlite.Code?
-sqlite.exec = nil
+---@param object table
+---@param sql string
+---@param ... tidemark.sqlite.Value one for each parameter
+---@return integer? changed
+---@return string? message
+---@return tidemark.sqlite.Code? code
+function sqlite.exec(object, sql, ...) end
 
 ---Database.rows, likewise.
----@type fun(object: table, sql: string, ...: tidemark.sqlite.Value): (fun(): ...), string?, tidemark.sqlite.Code?, tidemark.sqlite.Rows?
-sqlite.rows = nil
+---@param object table
+---@param sql string
+---@param ... tidemark.sqlite.Value one for each parameter
+---@return (fun(): ...: nil|integer|number|string)? iterator
+---@return string? message
+---@return tidemark.sqlite.Code? code
+---@return tidemark.sqlite.Rows? rows
+function sqlite.rows(object, sql, ...) end
 
 ---@class tidemark.sqlite.Database one connection, for one lua_State, never used after a fork
 local Database = {}
