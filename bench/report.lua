@@ -92,6 +92,7 @@ end
 local function markdown(results, charts, directory, options)
   local parts = {
     ("%d rounds of %g s a contender, on %s.\n"):format(options.rounds, options.seconds, machine()),
+    results_table.summary(results) .. "\n",
   }
   local group
   local function flush()

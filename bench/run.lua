@@ -13,21 +13,38 @@ local workers = require "bench.workers"
 -- files of bench/rows, in the order of the table
 local GROUPS = { "lua_calls", "marks", "states", "reading", "durable", "following", "recovery" }
 
+local USAGE = "usage: make bench [ROWS='Lua pattern'] [REPORT=directory] [BENCH_OPTIONS='--rounds N --seconds N']"
+
+local function refuse(message)
+  io.stderr:write("bench: ", message, "\n", USAGE, "\n")
+  os.exit(2)
+end
+
 local options = { rows = "", rounds = 25, seconds = 0.01 }
 for i = 1, #arg, 2 do
   local name, value = arg[i]:match "^%-%-(%l+)$", arg[i + 1]
-  assert(name == "report" or options[name], "no such option: " .. arg[i])
-  assert(value, arg[i] .. " needs a value")
-  options[name] = type(options[name]) == "number" and assert(tonumber(value), arg[i] .. " needs a number") or value
+  if name ~= "report" and not options[name] then
+    refuse("no such option: " .. arg[i])
+  elseif not value then
+    refuse(arg[i] .. " needs a value")
+  elseif type(options[name]) == "number" then
+    value = tonumber(value)
+    if not value or value <= 0 then
+      refuse(arg[i] .. " needs a number above 0")
+    end
+  end
+  options[name] = value
 end
 
 local results = {}
-print(results_table.head())
 for _, file in ipairs(GROUPS) do
   local group = require("bench.rows." .. file)
   local has_title = false
   for _, row in ipairs(group.rows) do
     if (group.title .. ": " .. row.what):find(options.rows) then
+      if #results == 0 then
+        print(results_table.head())
+      end
       if not has_title then
         print(("\n%s"):format(group.title))
         has_title = true
@@ -40,7 +57,10 @@ for _, file in ipairs(GROUPS) do
     end
   end
 end
-assert(#results > 0, "no row has this in its name: " .. options.rows)
+if #results == 0 then
+  refuse(("no row has '%s' in its name"):format(options.rows))
+end
+print(("\n%s"):format(results_table.summary(results)))
 if options.report then
   report.write(results, options.report, options)
 end

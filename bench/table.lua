@@ -61,6 +61,25 @@ function results_table.head()
   return ("%-68s %9s  %-26s %-8s %s"):format(HEAD[1], HEAD[2], HEAD[3], HEAD[5], HEAD[4])
 end
 
+--- How many targets are met, which are not, and what was skipped.
+---@param results Result[]
+---@return string
+function results_table.summary(results)
+  local count, missed, skipped = 0, {}, {}
+  for _, result in ipairs(results) do
+    count = count + (result.row.target and not result.skipped and 1 or 0)
+    if result.skipped then
+      skipped[#skipped + 1] = result.row.what
+    elseif result.verdict == "missed" then
+      missed[#missed + 1] = result.row.what
+    end
+  end
+  local function list(what, names)
+    return #names > 0 and ("; %s: %s"):format(what, table.concat(names, "; ")) or ""
+  end
+  return ("%d of %d targets met%s%s."):format(count - #missed, count, list("missed", missed), list("skipped", skipped))
+end
+
 ---@param results Result[]
 ---@return string
 function results_table.markdown(results)

@@ -67,7 +67,11 @@ describe("benches", function()
     assert.equal(line, results_table.markdown({ result }):match "[^\n]*\n$")
 
     workers.two = { missing = "it is not installed" }
-    assert.equal("skipped: it is not installed", measure.run(row, workers, { rounds = 3, seconds = 0 }).verdict)
+    local skipped = measure.run(row, workers, { rounds = 3, seconds = 0 })
+    assert.equal("skipped: it is not installed", skipped.verdict)
+    assert.equal("1 of 1 targets met.", results_table.summary { result })
+    local missed = { row = { what = "z", target = { "<=", 1 } }, verdict = "missed" }
+    assert.equal("1 of 2 targets met; missed: z; skipped: x | y.", results_table.summary { result, missed, skipped })
     workers.two = { command = "sh -c 'while read -r line; do echo skip: not here; done'" }
     assert.equal("skipped: not here", measure.run(row, workers, { rounds = 3, seconds = 0 }).verdict)
     workers.two = { command = "sh -c 'read -r line; echo no such case'" }
@@ -82,6 +86,19 @@ describe("benches", function()
     assert.truthy(svg:find "A &lt; B &amp; C")
     local points = { { x = 1, y = 1 }, { x = 2, y = 1000 } }
     check_xml(plot.lines { title = "t", unit = "ns", over = "threads", series = { { name = "a", points = points } } })
+  end)
+
+  it("refuse what they do not know", function()
+    for words, message in pairs {
+      ["--rows nonsense"] = "no row has 'nonsense' in its name",
+      ["--colour red"] = "no such option: --colour",
+      ["--rounds"] = "--rounds needs a value",
+      ["--rounds many"] = "--rounds needs a number above 0",
+    } do
+      local ok, output = shell.run(("LUA_PATH_5_4='./?.lua' LUA_PATH_5_3='./?.lua' %s bench/run.lua %s 2>&1"):format(lua, words))
+      assert.is_false(ok)
+      assert.truthy(output:find("^bench: " .. message:gsub("%p", "%%%0") .. "\nusage: make bench"), output)
+    end
   end)
 
   it("run, each row once, and write a report around which the page stays", function()
