@@ -32,7 +32,7 @@ describe("tidemark append", function()
   it("appends the lines of files, one record a line, in order", function()
     local first, second = file("first", "one\n\ntwo\n"), file("second", "three\nlast, without line end")
     local out = assert_done(run("append", log, first, second))
-    assert.equal("5 records appended in 1 batches; heads 0:5\n", out)
+    assert.equal("5 records appended in 1 batch; heads 0:5\n", out)
     assert.same({ [0] = { "one", "", "two", "three", "last, without line end" } }, command_line.records(log))
   end)
 

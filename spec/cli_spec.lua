@@ -124,7 +124,7 @@ describe("progress", function()
       -- the second line comes when the first one is being written, and some time after the start
       local wait = ("n=0; until ls '%s'/*.wal || test $n -gt 600; do sleep 0.1; n=$((n + 1)); done >/dev/null 2>&1"):format(log)
       local out = on_terminal(("(echo a; %s; sleep 0.2; echo b) | %s"):format(wait, command_line.shell("append", log))).out
-      assert.truthy(out:find("\r\27[K\27[?7l1 records appended, line 2 of standard input\27[?7h\r\27[K2 records", 1, true), out)
+      assert.truthy(out:find("\r\27[K\27[?7l1 record appended, line 2 of standard input\27[?7h\r\27[K2 records", 1, true), out)
     end)
 
     it("leaves a terminal as it was: reads block for the others who have it", function()

@@ -197,7 +197,7 @@ describe("tidemark verify", function()
     local segment = log .. "/00000-00000000000000000001.wal"
     command_line.write(segment, command_line.read(segment) .. "TMWB and some more")
     local out = look("verify", log)
-    assert.truthy(out:find("2 records in 1 batches", 1, true))
+    assert.truthy(out:find("2 records in 1 batch,", 1, true))
     assert.truthy(out:find("18 bytes behind the last whole batches", 1, true), out)
   end)
 

@@ -144,7 +144,7 @@ local function append_file(name, options, writer, progress)
       end
       read = number
       progress:show(function()
-        return ("%s records appended, line %s of %s"):format(terminal.thousands(writer.records), terminal.thousands(number), title)
+        return ("%s appended, line %s of %s"):format(terminal.amount(writer.records, "record"), terminal.thousands(number), title)
       end)
       return writer.add(key, line)
     end,
@@ -182,8 +182,8 @@ local function summary(wal, shards, writer)
   for i = 1, math.min(#shards, 16) do
     heads[i] = ("%d:%d"):format(shards[i], wal:head(shards[i]))
   end
-  return ("%s records appended in %s batches; heads %s%s"):format(
-    terminal.thousands(writer.records), terminal.thousands(writer.batches), table.concat(heads, " "), #shards > 16 and " ..." or "")
+  return ("%s appended in %s; heads %s%s"):format(
+    terminal.amount(writer.records, "record"), terminal.amount(writer.batches, "batch", "batches"), table.concat(heads, " "), #shards > 16 and " ..." or "")
 end
 
 -- Why one of the files cannot be read, if one cannot: told before anything is made.

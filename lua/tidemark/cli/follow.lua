@@ -170,7 +170,8 @@ local function report(follower, sink)
       io.stderr:write(warning:format(shard, entry.applied, entry.head))
     end
   end
-  io.stderr:write(("%s; %d batches in this run, %d skipped\n"):format(progress_line(status), batches, skipped))
+  io.stderr:write(("%s; %s in this run, %s skipped\n"):format(
+    progress_line(status), terminal.amount(batches, "batch", "batches"), terminal.thousands(skipped)))
   if #stopped > 0 then
     return 3, table.concat(stopped, "\ntidemark: ")
   end

@@ -43,6 +43,15 @@ function terminal.thousands(number)
   return sign .. digits
 end
 
+--- How many of a thing: "1 record", "2,000 records".
+---@param number integer
+---@param one string
+---@param many? string default: `one` with an s
+---@return string
+function terminal.amount(number, one, many)
+  return terminal.thousands(number) .. " " .. (number == 1 and one or many or one .. "s")
+end
+
 --- Lines of equal columns; a column whose cells are all numbers (with commas) is set to the right.
 ---@param rows string[][] the first one is the heading
 ---@return string

@@ -12,11 +12,11 @@ return function(options)
   if not report then
     return 1, message, code
   end
-  local count = terminal.thousands
-  local text = ("%s records in %s batches, %s segments and %s shards: %s bytes, all whole\n"):format(
-    count(report.records), count(report.batches), count(report.segments), count(report.shards), count(report.bytes))
+  local amount = terminal.amount
+  local text = ("%s in %s, %s and %s: %s, all whole\n"):format(amount(report.records, "record"),
+    amount(report.batches, "batch", "batches"), amount(report.segments, "segment"), amount(report.shards, "shard"), amount(report.bytes, "byte"))
   if report.unknown > 0 then
-    text = text .. count(report.unknown) .. " bytes behind the last whole batches: being written, or left by a writer that was cut off\n"
+    text = text .. amount(report.unknown, "byte") .. " behind the last whole batches: being written, or left by a writer that was cut off\n"
   end
   local _, unwritten = terminal.write(text)
   return unwritten and 1 or 0, unwritten
