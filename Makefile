@@ -194,7 +194,7 @@ BENCH_ENV = BENCH_DIR='$(BENCH_DIR)' TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$
 
 # ROWS='Lua pattern' runs a part, REPORT=directory writes what it found there
 bench: benches
-	@$(BENCH_ENV) lua$(LUA) bench/run.lua $(if $(ROWS),--rows '$(ROWS)') $(if $(REPORT),--report '$(REPORT)') $(BENCH_OPTIONS)
+	@trap '' PIPE; $(BENCH_ENV) lua$(LUA) bench/run.lua $(if $(ROWS),--rows '$(ROWS)') $(if $(REPORT),--report '$(REPORT)') $(BENCH_OPTIONS)
 
 # against bench/instructions.txt; UPDATE=1 writes it
 bench-instructions: all $(BUILD)/bench/marks $(BENCH_MODULES)

@@ -71,9 +71,10 @@ local function count(calls, program, seed)
     end
   end
   requests:close()
+  local version = lua:match "5%.%d":gsub("%.", "_")
   local environment = {
-    "LUA_PATH_5_4='./?.lua;lua/?.lua;lua/?/init.lua'",
-    ("LUA_CPATH_5_4='%s/%s/?.so;%s/bench/%s/?.so'"):format(build, lua, build, lua),
+    ("LUA_PATH_%s='./?.lua;lua/?.lua;lua/?/init.lua'"):format(version),
+    ("LUA_CPATH_%s='%s/%s/?.so;%s/bench/%s/?.so'"):format(version, build, lua, build, lua),
     ("LD_PRELOAD='%s/bench/%s/fixed_time.so'"):format(build, lua),
     "BENCH_TIME=" .. seed,
     "LD_BIND_NOW=1",
@@ -144,12 +145,13 @@ if arg[1] == "--update" then
 end
 local kept_for, kept = read_kept()
 local failed = false
+print(("instructions of one call, against %s%s"):format(KEPT, arg[1] == "--update" and ", which was written" or ""))
 for _, call in ipairs(calls) do
   local before = kept_for == now and kept[call.what]
   local change = before and (call.instructions / before - 1) * 100
   local is_above = before and change > MOST_ABOVE * 100
   failed = failed or is_above or (kept_for == now and not before)
-  local verdict = before and ("%+.1f%%%s"):format(change, is_above and "  ABOVE" or "") or "not compared"
+  local verdict = before and ("%+.1f%%%s"):format(math.floor(change * 10 + 0.5) / 10 + 0.0, is_above and "  ABOVE" or "") or "not compared"
   print(("%9.2f  %-40s %s"):format(call.instructions, call.what, verdict))
 end
 print(("%9.2f  state:advance / empty C method, at most 1.55"):format(calls[2].instructions / calls[1].instructions))

@@ -3,6 +3,8 @@
 local plot = {}
 
 local WIDTH, MARGIN, LINE = 760, 16, 22 -- pixels
+local CLASSES = 6
+local LETTER = 7.2 -- pixels, of a text at the most
 
 -- One class for each contender of a plot, in the order of their coming; the first one is tidemark.
 local STYLE = [[
@@ -14,6 +16,8 @@ text { font: 13px system-ui, "DejaVu Sans", sans-serif; fill: #1f2328 }
 .grid { stroke: #d1d9e0; stroke-width: 1 }
 .c1 { fill: #0b62d0; stroke: #0b62d0 } .c2 { fill: #c2600a; stroke: #c2600a }
 .c3 { fill: #6e7781; stroke: #6e7781 } .c4 { fill: #7a3ec8; stroke: #7a3ec8 }
+.c5 { fill: #1a7f37; stroke: #1a7f37 } .c6 { fill: #bf3989; stroke: #bf3989 }
+.name { stroke: none }
 .line { fill: none; stroke-width: 2.5 } .bar { stroke: none }
 @media (prefers-color-scheme: dark) {
   text { fill: #f0f6fc }
@@ -22,6 +26,8 @@ text { font: 13px system-ui, "DejaVu Sans", sans-serif; fill: #1f2328 }
   .grid { stroke: #3d444d }
   .c1 { fill: #58a6ff; stroke: #58a6ff } .c2 { fill: #f0993e; stroke: #f0993e }
   .c3 { fill: #9ea7b3; stroke: #9ea7b3 } .c4 { fill: #c297ff; stroke: #c297ff }
+  .c5 { fill: #56d364; stroke: #56d364 } .c6 { fill: #ff80c8; stroke: #ff80c8 }
+  .name { stroke: none }
   .line { fill: none }
 }
 </style>
@@ -69,39 +75,61 @@ local function assign(names)
   for _, name in ipairs { "tidemark", table.unpack(names) } do
     if not classes[name] then
       order[#order + 1] = name
-      classes[name] = "c" .. math.min(#order, 4)
+      classes[name] = "c" .. math.min(#order, CLASSES)
     end
   end
   return classes, order
 end
 
+-- How much room the longest of the texts takes.
+local function room(texts)
+  local most = 0
+  for _, text in ipairs(texts) do
+    most = math.max(most, #text * LETTER)
+  end
+  return most
+end
+
+-- Where the names stand in the legend, from the left in as many lines as they need, the first one at `y`; and where it ends.
+local function place_legend(order, y)
+  local places, x = {}, MARGIN
+  for i, name in ipairs(order) do
+    local width = 40 + LETTER * #name
+    if x > MARGIN and x + width > WIDTH then
+      x, y = MARGIN, y + LINE
+    end
+    places[i], x = { name = name, x = x, y = y }, x + width
+  end
+  return places, y + LINE
+end
+
 ---@param chart { title: string, unit: string, groups: { label: string, bars: { name: string, value: number }[] }[] }
 ---@return string svg
 function plot.bars(chart)
-  local LEFT, RIGHT, THICK, GAP = 200, 130, 15, 14
-  local names, most, count = {}, 0, 0
+  local RIGHT, THICK, GAP, TOP = 80, 15, 14, 42
+  local names, labels, most, count = {}, {}, 0, 0
   for _, group in ipairs(chart.groups) do
+    labels[#labels + 1] = group.label
     for _, bar in ipairs(group.bars) do
       names[#names + 1] = bar.name
       most, count = math.max(most, bar.value), count + 1
     end
   end
+  local left = MARGIN + 10 + room(labels)
   local classes, order = assign(names)
-  local height = 78 + count * (THICK + 2) + #chart.groups * GAP
-  local svg = canvas(("%s: %s, less is better"):format(chart.title, chart.unit), height)
-  local x = MARGIN
-  for _, name in ipairs(order) do
-    svg.add('<rect class="bar %s" x="%.1f" y="42" width="12" height="12"/>', classes[name], x)
-    svg.text(x + 18, 53, "small", "start", name)
-    x = x + 40 + 7.2 * #name
+  local legend, y = place_legend(order, TOP)
+  local svg = canvas(("%s: %s, less is better"):format(chart.title, chart.unit), y + 14 + count * (THICK + 2) + #chart.groups * GAP)
+  for _, place in ipairs(legend) do
+    svg.add('<rect class="bar %s" x="%.1f" y="%d" width="12" height="12"/>', classes[place.name], place.x, place.y)
+    svg.text(place.x + 18, place.y + 11, "small", "start", place.name)
   end
-  local y = 72
+  y = y + 8
   for _, group in ipairs(chart.groups) do
-    svg.text(LEFT - 10, y + #group.bars * (THICK + 2) / 2 + 4, "label", "end", group.label)
+    svg.text(left - 10, y + #group.bars * (THICK + 2) / 2 + 4, "label", "end", group.label)
     for _, bar in ipairs(group.bars) do
-      local length = math.max(1, bar.value / most * (WIDTH - LEFT - RIGHT))
-      svg.add('<rect class="bar %s" x="%d" y="%.1f" width="%.1f" height="%d"/>', classes[bar.name], LEFT, y, length, THICK)
-      svg.text(LEFT + length + 6, y + THICK - 3, "small", "start", short(bar.value))
+      local length = math.max(1, bar.value / most * (WIDTH - left - RIGHT))
+      svg.add('<rect class="bar %s" x="%.1f" y="%.1f" width="%.1f" height="%d"/>', classes[bar.name], left, y, length, THICK)
+      svg.text(left + length + 6, y + THICK - 3, "small", "start", short(bar.value))
       y = y + THICK + 2
     end
     y = y + GAP
@@ -129,34 +157,36 @@ end
 ---@param chart { title: string, unit: string, over: string, series: { name: string, points: { x: number, y: number }[] }[] }
 ---@return string svg
 function plot.lines(chart)
-  local LEFT, RIGHT, TOP, HEIGHT = 70, 130, 52, 340
+  local LEFT, TOP, HEIGHT = 70, 52, 340
   local BOTTOM = HEIGHT - 52
   local xs, first, last = axes(chart)
-  local svg = canvas(("%s: %s, less is better"):format(chart.title, chart.unit), HEIGHT)
+  local names, labels = {}, {}
+  for i, series in ipairs(chart.series) do
+    names[i] = series.name
+    labels[i] = ("%s %s"):format(series.name, short(series.points[#series.points].y))
+  end
+  local right = MARGIN + room(labels)
+  local svg = canvas(("%s: %s, less is better, logarithmic"):format(chart.title, chart.unit), HEIGHT)
   local function at_x(x)
     local whole = math.log(xs[#xs] / xs[1])
     local part = chart.over == "threads" and (x - xs[1]) / (xs[#xs] - xs[1]) or math.log(x / xs[1]) / whole
-    return LEFT + 10 + (#xs > 1 and part or 0) * (WIDTH - LEFT - RIGHT - 20)
+    return LEFT + 10 + (#xs > 1 and part or 0) * (WIDTH - LEFT - right - 20)
   end
   local function at_y(y)
     return BOTTOM - (math.log(y, 10) - first) / (last - first) * (BOTTOM - TOP)
   end
   for decade = first, last do
     local y = at_y(10 ^ decade)
-    svg.add('<line class="grid" x1="%d" y1="%.1f" x2="%d" y2="%.1f"/>', LEFT, y, WIDTH - RIGHT, y)
+    svg.add('<line class="grid" x1="%d" y1="%.1f" x2="%.1f" y2="%.1f"/>', LEFT, y, WIDTH - right, y)
     svg.text(LEFT - 8, y + 4, "small", "end", short(10 ^ decade))
   end
   for _, x in ipairs(xs) do
     svg.text(at_x(x), BOTTOM + 20, "small", "middle", ("%d"):format(x))
   end
-  svg.text((LEFT + WIDTH - RIGHT) / 2, BOTTOM + 40, "small", "middle", chart.over)
-  local names = {}
-  for i, series in ipairs(chart.series) do
-    names[i] = series.name
-  end
+  svg.text((LEFT + WIDTH - right) / 2, BOTTOM + 40, "small", "middle", chart.over)
   local classes = assign(names)
-  local labels = {} -- where a line ends, its name
-  for _, series in ipairs(chart.series) do
+  local ends = {} -- where a line ends, its name
+  for number, series in ipairs(chart.series) do
     local points, class = {}, classes[series.name]
     for i, point in ipairs(series.points) do
       points[i] = ("%.1f,%.1f"):format(at_x(point.x), at_y(point.y))
@@ -164,14 +194,14 @@ function plot.lines(chart)
     end
     svg.add('<polyline class="line %s" points="%s"/>', class, table.concat(points, " "))
     local final = series.points[#series.points]
-    labels[#labels + 1] = { x = at_x(final.x), y = at_y(final.y), name = ("%s %s"):format(series.name, short(final.y)) }
+    ends[number] = { x = at_x(final.x), y = at_y(final.y), name = labels[number], class = class }
   end
-  table.sort(labels, function(a, b)
+  table.sort(ends, function(a, b)
     return a.y < b.y
   end)
-  for i, label in ipairs(labels) do
-    label.y = i > 1 and math.max(label.y, labels[i - 1].y + LINE - 4) or label.y
-    svg.text(label.x + 10, label.y + 4, "label", "start", label.name)
+  for i, each in ipairs(ends) do
+    each.y = i > 1 and math.max(each.y, ends[i - 1].y + LINE - 4) or each.y
+    svg.text(each.x + 10, each.y + 4, "name " .. each.class, "start", each.name)
   end
   return svg.finish()
 end

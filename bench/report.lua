@@ -83,7 +83,7 @@ local function machine()
     (read_line "getconf _NPROCESSORS_ONLN" or "?") .. " processors",
     read_line "uname -sm",
     "cc " .. (read_line "cc -dumpfullversion" or "?"),
-    (read_line "lua5.4 -v" or ""):match "Lua [%d.]+",
+    (read_line((os.getenv "TIDEMARK_LUA" or "lua5.4") .. " -v") or ""):match "Lua [%d.]+",
     read_line "/usr/bin/rustc --version | cut -d ' ' -f 1,2" or read_line "rustc --version | cut -d ' ' -f 1,2",
   }
   return table.concat(parts, ", ")
@@ -91,7 +91,9 @@ end
 
 local function markdown(results, charts, directory, options)
   local parts = {
-    ("%d rounds of %g s a contender, on %s.\n"):format(options.rounds, options.seconds, machine()),
+    ("%d rounds of %g s a contender, or of several single operations where each syncs; on %s.\n"):format(
+      options.rounds, options.seconds, machine()),
+    results_table.NOTE:gsub("\n", "  \n"):gsub("([<>]=)", "`%1`") .. "\n",
     results_table.summary(results) .. "\n",
   }
   local group
@@ -108,7 +110,7 @@ local function markdown(results, charts, directory, options)
     group[#group + 1] = result
   end
   flush()
-  parts[#parts + 1] = "### Plots\n"
+  parts[#parts + 1] = #charts > 0 and "### Plots\n" or nil
   for _, chart in ipairs(charts) do
     parts[#parts + 1] = ("![%s](%s/%s.svg)"):format(chart.title, directory:match "[^/]+$", chart.file)
   end
@@ -118,6 +120,26 @@ local function markdown(results, charts, directory, options)
     instructions:close()
   end
   return table.concat(parts, "\n") .. "\n"
+end
+
+-- The page of a directory: its path, its text, and where the lines of comment stand in that.
+local function read_page(directory)
+  local path = directory:gsub("/+$", "") .. ".md"
+  local file = io.open(path)
+  local text = file and file:read "a" or ("# Performance\n\n%s\n%s\n"):format(BEGIN, END)
+  if file then
+    file:close()
+  end
+  local _, first = text:find(BEGIN, 1, true)
+  return path, text, first, first and text:find(END, first, true)
+end
+
+--- Why a report cannot be written there, or nil: to be asked before anything is measured.
+---@param directory string
+---@return string? problem
+function report.check(directory)
+  local path, _, _, last = read_page(directory)
+  return not last and ("%s: needs the lines '%s' and '%s', between which the report goes"):format(path, BEGIN, END) or nil
 end
 
 ---@param results Result[]
@@ -131,16 +153,8 @@ function report.write(results, directory, options)
     chart.file = chart.title:lower():gsub("[^%w]+", "-")
     write(("%s/%s.svg"):format(directory, chart.file), chart.results[1].row.x and draw_lines(chart) or draw_bars(chart))
   end
-  local page = directory .. ".md"
-  local file = io.open(page)
-  local old = file and file:read "a" or ("# Performance\n\n%s\n%s\n"):format(BEGIN, END)
-  if file then
-    file:close()
-  end
-  local _, first = old:find(BEGIN, 1, true)
-  local last = old:find(END, first, true)
-  assert(first and last, ("%s has not the lines '%s' and '%s'"):format(page, BEGIN, END))
-  write(page, old:sub(1, first) .. "\n\n" .. markdown(results, charts, directory, options) .. "\n" .. old:sub(last))
+  local path, text, first, last = read_page(directory)
+  write(path, text:sub(1, first) .. "\n\n" .. markdown(results, charts, directory, options) .. "\n" .. text:sub(last))
 end
 
 return report

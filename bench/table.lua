@@ -2,6 +2,8 @@
 
 local results_table = {}
 
+local LARGER = { ns = "us", us = "ms" }
+
 -- Four digits that count, in plain notation.
 local function number(value)
   local size = math.abs(value)
@@ -21,23 +23,38 @@ function results_table.figure(result)
   return ("%s%s (%s..%s)"):format(number(figure.median), unit, number(figure.low), number(figure.high))
 end
 
+--- What the figures mean. The first contender of a row is ours.
+results_table.NOTE = [[
+<= and (less): ours divided by the other's, less is better.
+>= and (more): the other's divided by ours: how many times as fast, or as small, ours is.
+Ours is the first of "medians of each". A target that is missed is no error.]]
+
 ---@param result Result
 ---@return string
 function results_table.target(result)
-  local target = result.row.target
+  local target, ratio = result.row.target, result.row.ratio
+  if not target and ratio then
+    return ratio[1] == result.row.contenders[1].name and "(less)" or "(more)"
+  end
   return target and ("%s %g%s"):format(target[1], target[2], result.row.ratio and " x" or " " .. result.row.unit) or ""
 end
 
--- Each contender's median.
+-- Each contender's median, in a unit in which all are short.
 local function medians(result)
-  local parts = {}
+  local parts, unit, scale, least = {}, result.row.unit, 1, math.huge
+  for _, value in pairs(result.values) do
+    least = math.min(least, value.median)
+  end
+  while LARGER[unit] and least / scale >= 10000 and least < math.huge do
+    unit, scale = LARGER[unit], scale * 1000
+  end
   for _, contender in ipairs(result.row.contenders) do
     local value = result.values[contender.name]
     if value then
-      parts[#parts + 1] = ("%s %s"):format(contender.name, number(value.median))
+      parts[#parts + 1] = ("%s %s"):format(contender.name, number(value.median / scale))
     end
   end
-  return #parts > 0 and table.concat(parts, ", ") .. " " .. result.row.unit or ""
+  return #parts > 0 and table.concat(parts, ", ") .. " " .. unit or ""
 end
 
 local HEAD = { "what", "target", "figure: median (quartiles)", "medians of each", "verdict" }
@@ -53,12 +70,12 @@ end
 ---@return string
 function results_table.line(result)
   local cell = cells(result)
-  return (("%-68s %9s  %-26s %-8s %s"):format(cell[1], cell[2], cell[3], cell[5], cell[4]):gsub(" +$", ""))
+  return (("%-84s %9s  %-24s %-7s %s"):format(cell[1], cell[2], cell[3], cell[5], cell[4]):gsub(" +$", ""))
 end
 
 --- The line above these.
 function results_table.head()
-  return ("%-68s %9s  %-26s %-8s %s"):format(HEAD[1], HEAD[2], HEAD[3], HEAD[5], HEAD[4])
+  return ("%-84s %9s  %-24s %-7s %s"):format(HEAD[1], HEAD[2], HEAD[3], HEAD[5], HEAD[4])
 end
 
 --- How many targets are met, which are not, and what was skipped.

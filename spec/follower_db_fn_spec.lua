@@ -77,8 +77,15 @@ describe("FollowerDb: an fn", function()
     nothing_done()
   end)
 
+  it("fails by returning false alone: nothing is done", function()
+    assert.equal("record 2: fn returned false", refused("APPLY_FAILED", batch(1, 3), failing(function()
+      return false
+    end)))
+    nothing_done()
+  end)
+
   it("succeeds with anything else", function()
-    for i, value in ipairs { false, 0, "text", true } do
+    for i, value in ipairs { 1, 0, "text", true } do
       apply(batch(i, i), function()
         return value
       end)
@@ -126,12 +133,12 @@ describe("FollowerDb: an fn", function()
         local message = refused("CONSTRAINT", batch(1, 3), failing(function(given)
           return given[method](given, sql)
         end))
-        assert.equal("record 2: " .. path .. ": this transaction must not be committed here", message)
+        assert.equal("record 2: " .. path .. ": only who began this transaction may COMMIT; use SAVEPOINT", message)
         message = refused("APPLY_FAILED", batch(1, 3), failing(function(given)
           given[method](given, sql)
           raises("the transaction has ended", insert, given, "x", 9)
         end))
-        assert.equal("record 2: fn ended the transaction", message)
+        assert.equal("record 2: fn ended the transaction: apply commits it; use SAVEPOINT", message)
         assert.equal("", support.effects(db))
       end
     end
@@ -149,9 +156,21 @@ describe("FollowerDb: an fn", function()
               raises("the transaction has ended", given[method], given, following)
             end
           end))
-          assert.equal("record 2: fn ended the transaction", message)
+          assert.equal("record 2: fn ended the transaction: apply commits it; use SAVEPOINT", message)
         end
       end
+    end
+    nothing_done()
+  end)
+
+  it("that rolls back and applies another batch fails: nothing is done", function()
+    for _, following in ipairs { "INSERT INTO effect VALUES (0, 99, 'x')", "BEGIN" } do
+      local message = refused("APPLY_FAILED", batch(1, 3), failing(function(given)
+        assert(given:exec "ROLLBACK")
+        raises("inside fn", given.apply, given, batch(1, 3), insert)
+        raises("the transaction has ended", given.exec, given, following)
+      end))
+      assert.equal("record 2: fn ended the transaction: apply commits it; use SAVEPOINT", message)
     end
     nothing_done()
   end)
@@ -166,7 +185,7 @@ describe("FollowerDb: an fn", function()
     message = refused("APPLY_FAILED", batch(1, 3), failing(function(given)
       given:exec(sql)
     end))
-    assert.equal("record 2: fn ended the transaction", message)
+    assert.equal("record 2: fn ended the transaction: apply commits it; use SAVEPOINT", message)
     nothing_done()
   end)
 
@@ -207,10 +226,37 @@ describe("FollowerDb: an fn", function()
     end))
     nothing_done()
     apply(batch(4, 6), function(given, record, seqno)
-      raises("apply is called inside a transaction", given.apply, given, batch(4, 4), insert)
+      raises("apply is called inside a transaction, or inside fn", given.apply, given, batch(4, 4), insert)
       raises("close is called from inside fn", given.close, given)
       insert(given, record, seqno)
     end)
     stands("1 2 3 4 5 6", "6 1")
+  end)
+
+  -- A finalizer may run at any moment. A hook does so for certain: after each number of instructions once.
+  it("is not alone: whatever ends the transaction at whatever moment leaves a batch whole or undone", function()
+    for _, sql in ipairs { "COMMIT", "ROLLBACK" } do
+      local ended, steps, done = 0, 0, false
+      while not done do
+        steps, done = steps + 1, true
+        local last = query.first(db, "SELECT coalesce(max(seqno), 0) FROM effect")
+        debug.sethook(function()
+          debug.sethook()
+          done = false
+          if db[1]:in_transaction() then
+            ended = ended + 1
+            db:exec(sql)
+          end
+        end, "", steps)
+        pcall(db.apply, db, batch(last + 1, last + 3), insert)
+        debug.sethook()
+        local count = query.first(db, "SELECT count(*) FROM effect")
+        assert.equal(count, query.first(db, "SELECT coalesce(max(applied), 0) FROM tidemark_progress"))
+        assert.is_false(db[1]:in_transaction())
+      end
+      assert(ended > 50, ended)
+    end
+    local count = query.first(db, "SELECT count(*) FROM effect")
+    apply(batch(count + 1, count + 3), insert)
   end)
 end)

@@ -174,6 +174,13 @@ describe("an SQLite connection", function()
       assert.equal(11, first "SELECT 11")
       assert.equal(2, first "SELECT 1+1")
       raises("more follows", db.exec, db, "SELECT 1; SELECT 2")
+      raises("more follows", db.exec, db, "SELECT 1; PRAGMA foreign_keys = 1") -- which SQLite does already as it prepares it
+      assert.equal(0, first "PRAGMA foreign_keys")
+      for _, rest in ipairs { "", ";", " ; -- x", "; /* x */ ;\n--\n\u{FEFF} ", "/* x", "--" } do
+        assert.equal(5, first("SELECT 5" .. rest))
+        assert.equal(5, first("SELECT 5" .. rest))
+        raises("more follows", db.exec, db, "SELECT 5;" .. rest .. "\n*/ x")
+      end
     end)
   end)
 
@@ -198,9 +205,10 @@ describe("an SQLite connection", function()
       assert.equal(0, object:exec "CREATE TABLE t (id)")
       assert.equal(1, object:exec("INSERT INTO t VALUES (?)", 5))
       assert.equal(5, (object:rows "SELECT id FROM t")())
-      for _, value in ipairs { {}, { 1 }, { io.stdout }, { object } } do
-        raises("database expected, got", sqlite.exec, value, "SELECT 1")
+      for _, value in ipairs { {}, { 1 }, { object } } do
+        raises("database expected, got table that has none at %[1%]", sqlite.exec, value, "SELECT 1")
       end
+      raises("database expected, got userdata", sqlite.exec, { io.stdout }, "SELECT 1")
     end)
 
     it("that is guarded commits nothing, and runs nothing outside of a transaction", function()
@@ -210,7 +218,7 @@ describe("an SQLite connection", function()
       exec "INSERT INTO t VALUES (1)"
       local result, message, code = db:exec "COMMIT"
       assert.same({ "CONSTRAINT" }, { code, result })
-      assert.equal(path .. ": this transaction must not be committed here", message)
+      assert.equal(path .. ": only who began this transaction may COMMIT; use SAVEPOINT", message)
       raises("the transaction has ended", db.exec, db, "INSERT INTO t VALUES (2)")
       raises("the transaction has ended", db.rows, db, "INSERT INTO t VALUES (2) RETURNING id")
       assert.is_false(db:in_transaction())

@@ -6,8 +6,8 @@ local function records(method, into, size)
   rows[#rows + 1] = {
     what = ("batch:%s into %s, bytes of a record: %d"):format(method, into, size),
     contenders = {
-      { name = "C loop", worker = "records", ask = "loop " .. size },
       { name = "tidemark", worker = "records", ask = ("%s %d"):format(method, size) },
+      { name = "C loop", worker = "records", ask = "loop " .. size },
     },
     ratio = { "C loop", "tidemark" },
     target = { ">=", 0.8 },
@@ -27,13 +27,13 @@ for _, size in ipairs { 1, 10, 100, 1000 } do
   rows[#rows + 1] = {
     what = ("follower into SQLite against a C program, records of a batch: %d"):format(size),
     contenders = {
-      { name = "C and SQLite", worker = "sqlite", ask = "inserts " .. size },
       { name = "tidemark", worker = "follow", ask = "sqlite " .. size },
+      { name = "C and SQLite", worker = "sqlite", ask = "inserts " .. size },
     },
     ratio = { "C and SQLite", "tidemark" },
     target = { ">=", 0.8 },
     unit = "us",
-    chart = "A follower into SQLite by records",
+    chart = "A follower into SQLite, a record, by records",
     x = size,
   }
 end
@@ -49,7 +49,7 @@ local function latency(what, case, target)
     target = target,
     repeats = 8,
     unit = "us",
-    label = what,
+    label = (what:gsub(" in another process", "")),
     chart = "From an append to another process",
   }
 end

@@ -19,7 +19,7 @@ local function time(save)
   return now() - start
 end
 
-local cases, state, marks, round = {}, nil, {}, 0
+local cases, state, generation, marks, round = {}, nil, 0, {}, 0
 
 function cases.save(shards)
   if not state then
@@ -33,16 +33,20 @@ function cases.save(shards)
   for shard = 0, shards - 1 do
     state:advance(shard, seqno)
   end
-  return time(function()
+  local value = time(function()
     assert(state:checkpoint())
   end)
+  local info = assert(ReplicationState.inspect(DIRECTORY .. "/marks"))
+  assert(info.saved_generation > generation, "nothing was saved")
+  generation = info.saved_generation
+  return value
 end
 
 function cases.cjson(shards)
   local path = DIRECTORY .. "/cjson"
   round = round + 1
   for shard = 0, shards - 1 do
-    marks[tostring(shard)] = round * 1000000 + shard
+    marks[tostring(shard)] = FIRST_SEQNO + round
   end
   local value = time(function()
     local file = assert(io.open(path .. ".new", "w"))
@@ -51,7 +55,7 @@ function cases.cjson(shards)
     assert(os.rename(path .. ".new", path))
   end)
   local file = assert(io.open(path))
-  assert(cjson.decode(file:read "a")["0"] == round * 1000000, "the file does not have the last marks")
+  assert(cjson.decode(file:read "a")["0"] == FIRST_SEQNO + round, "the file does not have the last marks")
   file:close()
   return value
 end

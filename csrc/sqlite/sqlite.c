@@ -66,7 +66,9 @@ static struct database *check_handle(lua_State *L) {
     if (lua_istable(L, 1) && lua_rawgeti(L, 1, 1) == LUA_TUSERDATA) lua_replace(L, 1);
     struct database *db = lua_touserdata(L, 1);
     if (db == NULL || lua_rawlen(L, 1) != sizeof *db || db->magic != DATABASE_MAGIC)
-        luaL_argerror(L, 1, lua_pushfstring(L, DATABASE " expected, got %s", luaL_typename(L, 1)));
+        luaL_argerror(L, 1,
+                      lua_pushfstring(L, DATABASE " expected, got %s%s", luaL_typename(L, 1),
+                                      lua_istable(L, 1) ? " that has none at [1]" : ""));
     return db;
 }
 
@@ -145,7 +147,9 @@ static int database_in_transaction(lua_State *L) {
 /* guard(on): for who runs a function of somebody else's inside a transaction. While it is on, a COMMIT of what was
  * written fails and rolls back, and once the transaction has ended, no statement runs: each would be one of its own. */
 static int database_guard(lua_State *L) {
-    check_database(L)->guarded = lua_toboolean(L, 2);
+    struct database *db = check_database(L);
+    luaL_checktype(L, 2, LUA_TBOOLEAN);
+    db->guarded = lua_toboolean(L, 2);
     return 0;
 }
 
@@ -214,8 +218,20 @@ static void push_column(lua_State *L, sqlite3_stmt *stmt, int column) {
 
 /* ---- statements ---- */
 
+/* Whether the text is nothing but what SQLite skips: spaces, semicolons, comments, marks of byte order. To prepare it
+ * and see would be too much: some pragmas act when they are prepared. */
 static bool is_blank(const char *sql) {
-    return *sql == '\0' || sql[strspn(sql, " \t\r\n\f;")] == '\0';
+    for (;;) {
+        const char *start = sql;
+        sql += strspn(sql, " \t\r\n\f;");
+        if (strncmp(sql, "--", 2) == 0) sql += strcspn(sql, "\n");
+        if (strncmp(sql, "/*", 2) == 0) {
+            const char *end = strstr(sql + 2, "*/");
+            sql = end != NULL ? end + 2 : sql + strlen(sql);
+        }
+        if (strncmp(sql, "\xEF\xBB\xBF", 3) == 0) sql += 3;
+        if (*sql == '\0' || sql == start) return *sql == '\0';
+    }
 }
 
 /* Takes an idle statement of this SQL out of the cache, or NULL. */
@@ -223,7 +239,7 @@ static sqlite3_stmt *take_idle(struct database *db, const char *sql, size_t leng
     for (int i = 0; i < db->idle; i++) {
         struct idle found = db->cache[i];
         if (found.length <= length && memcmp(sqlite3_sql(found.stmt), sql, found.length) == 0 &&
-            is_blank(sql + found.length)) {
+            (found.length == length || is_blank(sql + found.length))) {
             db->idle--;
             memmove(db->cache + i, db->cache + i + 1, (size_t)(db->idle - i) * sizeof *db->cache);
             return found.stmt;
@@ -240,15 +256,6 @@ static void put_idle(struct database *db, sqlite3_stmt *stmt) {
     db->cache[0] = (struct idle){stmt, strlen(sqlite3_sql(stmt))};
 }
 
-/* Whether the text holds a statement or anything else that is not space, comment or semicolon. */
-static bool has_statement(sqlite3 *handle, const char *sql) {
-    sqlite3_stmt *stmt = NULL;
-    if (is_blank(sql)) return false;
-    int result = sqlite3_prepare_v2(handle, sql, -1, &stmt, NULL);
-    sqlite3_finalize(stmt);
-    return result != SQLITE_OK || stmt != NULL;
-}
-
 /* The arguments of exec and rows: database, SQL, values. */
 static struct database *check_call(lua_State *L) {
     struct database *db = check_database(L);
@@ -257,7 +264,8 @@ static struct database *check_call(lua_State *L) {
     const char *sql = lua_tolstring(L, 2, &length);
     luaL_argcheck(L, strlen(sql) == length, 2, "SQL has a zero byte");
     for (int index = lua_gettop(L); index >= 3; index--) check_value(L, index);
-    if (db->guarded && sqlite3_get_autocommit(db->handle)) luaL_error(L, "the transaction has ended");
+    if (db->guarded && sqlite3_get_autocommit(db->handle))
+        luaL_error(L, "the transaction has ended: only who began it may COMMIT or ROLLBACK; use SAVEPOINT");
     return db;
 }
 
@@ -274,7 +282,7 @@ static int start_statement(lua_State *L, struct database *db, int top, sqlite3_d
         luaL_argcheck(L, found != NULL, 2, "no SQL statement in it");
     }
     int wanted = sqlite3_bind_parameter_count(found);
-    bool more = has_statement(db->handle, rest);
+    bool more = !is_blank(rest);
     if (more || wanted != top - 2) {
         put_idle(db, found);
         luaL_argcheck(L, !more, 2, "one SQL statement expected, more follows");

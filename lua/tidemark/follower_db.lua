@@ -11,7 +11,7 @@ local protected = require "tidemark.protected"
 local sqlite = require "tidemark.sqlite"
 
 local VERSION = "1" -- stands in the table's own text, which SQLite keeps
-local FIND_TABLE = "SELECT sql FROM sqlite_schema WHERE name = 'tidemark_progress' COLLATE NOCASE"
+local FIND_TABLE = "SELECT sql FROM main.sqlite_schema WHERE name = 'tidemark_progress' COLLATE NOCASE"
 local CREATE_TABLE = [[
 CREATE TABLE IF NOT EXISTS tidemark_progress ( -- version 1
   shard INTEGER PRIMARY KEY CHECK (shard BETWEEN 0 AND 65535),
@@ -19,9 +19,9 @@ CREATE TABLE IF NOT EXISTS tidemark_progress ( -- version 1
   epoch INTEGER NOT NULL CHECK (epoch BETWEEN 1 AND 4294967295),
   log_id INTEGER NOT NULL
 ) STRICT]]
-local ALL_ROWS = "SELECT shard, applied FROM tidemark_progress"
-local ONE_ROW = "SELECT applied, epoch, log_id FROM tidemark_progress WHERE shard = ?"
-local MOVE_ROW = "REPLACE INTO tidemark_progress (shard, applied, epoch, log_id) VALUES (?, ?, ?, ?)"
+local ALL_ROWS = "SELECT shard, applied FROM main.tidemark_progress"
+local ONE_ROW = "SELECT applied, epoch, log_id FROM main.tidemark_progress WHERE shard = ?"
+local MOVE_ROW = "REPLACE INTO main.tidemark_progress (shard, applied, epoch, log_id) VALUES (?, ?, ?, ?)"
 
 ---@class tidemark.FollowerDb
 local FollowerDb = {}
@@ -93,26 +93,23 @@ local function shard_of(id, row)
   return { id = id, position = applied, log_id = log_id, epochs = { { epoch = epoch, first_seqno = applied } } }
 end
 
--- Calls fn for each record: true, or nil, message, code. While it runs, the transaction is apply's: a commit would make half a batch
--- durable; after a rollback each further statement would be a transaction of its own.
+-- Calls fn for each record: true, or nil, message, code.
 local function run(self, batch, fn)
   local current = batch.first_seqno
   local database = self[1]
   local in_transaction = database.in_transaction
-  database:guard(true)
   local returned, ok, message, code = protected(function()
     for seqno, record in batch:records() do
       current = seqno
       local result, why, word = fn(self, record, seqno)
       if not in_transaction(database) then
-        return false, why or "fn ended the transaction", why and word
-      elseif not result and why ~= nil then
-        return false, why, word
+        return false, why or "fn ended the transaction: apply commits it; use SAVEPOINT", why and word
+      elseif result == false or result == nil and why ~= nil then
+        return false, why or "fn returned false", word
       end
     end
     return true
   end)
-  database:guard(false)
   if not returned then
     ok, message, code = false, "fn " .. ok, nil
   end
@@ -124,12 +121,15 @@ local function run(self, batch, fn)
 end
 
 -- Begins a transaction and, if all goes well, commits it: the shard's mark, or nil, message, code. The caller rolls back what is left
--- open. The row moves first, so that a database that cannot be written is told before fn runs.
+-- open. The row moves first, so that a database that cannot be written is told before fn runs. Between BEGIN and COMMIT the transaction
+-- is guarded: wherever memory is taken a finalizer may run, and its commit, like fn's, would make half a batch durable; after a rollback
+-- each further statement would be a transaction of its own.
 local function apply(self, batch, fn)
   local database = self[1]
   local row
   local ok, message, code = database:exec "BEGIN IMMEDIATE"
   if ok then
+    database:guard(true)
     row, message, code = first_row(database, ONE_ROW, batch.shard)
   end
   if not row then
@@ -147,6 +147,7 @@ local function apply(self, batch, fn)
   if ok then
     ok, message, code = run(self, batch:after(shard.position), fn)
   end
+  database:guard(false)
   if ok then
     ok, message, code = database:exec "COMMIT"
   end
@@ -158,6 +159,16 @@ end
 
 -- ---- the class ----
 
+-- sqlite.open, for the caller of FollowerDb.open to be told of a wrong argument as one of that.
+local function open_database(path, opts)
+  local returned, database, message, code = pcall(sqlite.open, path, opts)
+  if returned then
+    return database, message, code
+  end
+  local number, why = tostring(database):match "bad argument #(%d) to '.-' (%b())$"
+  error(number and ("bad argument #%d to 'open' %s"):format(number == "1" and 1 or 3, why) or database, 3)
+end
+
 --- Opens a database, makes it and its progress table if need be.
 ---@param path string
 ---@param shards integer[]? at least one id; the state tracks these and all that the database knows; may be nil with `readonly`
@@ -166,12 +177,12 @@ end
 ---@return string? message
 ---@return tidemark.ErrorCode|tidemark.sqlite.Code? code "UNSUPPORTED" for a newer progress table, and all that sqlite.open gives
 function FollowerDb.open(path, shards, opts)
-  if shards == nil and opts and opts.readonly then
+  if shards == nil and type(opts) == "table" and opts.readonly then
     shards = {}
   elseif not options.is_shards(shards) then
-    error("bad argument #2 to 'open' (an array of shard ids, at least one, expected)", 2)
+    error("bad argument #2 to 'open' (an array of shard ids, integers from 0 to 65535, at least one, expected)", 2)
   end
-  local database, message, code = sqlite.open(path, opts)
+  local database, message, code = open_database(path, opts)
   if not database then
     return nil, message, code
   end
@@ -186,7 +197,7 @@ function FollowerDb.open(path, shards, opts)
     database:close()
     return nil, message, code
   end
-  return setmetatable({ database, path = path, marks = marks, applying = false }, FollowerDb)
+  return setmetatable({ database, path = path, marks = marks, applying = false, closed = false }, FollowerDb)
 end
 
 --- Applies the records of the batch that the database does not have yet: all or nothing, each exactly once. A batch that it has
@@ -197,12 +208,14 @@ end
 ---@return string? message
 ---@return string? code "FOREIGN", "DIVERGED", "FENCED", "GAP", "UNKNOWN_SHARD", "APPLY_FAILED", fn's own, or SQLite's
 function FollowerDb:apply(batch, fn)
-  if not options.is_object(batch) then
+  if self.closed then
+    error("calling 'apply' on bad self (closed database)", 2)
+  elseif not options.is_object(batch) then
     error(("bad argument #1 to 'apply' (Batch expected, got %s)"):format(type(batch)), 2)
   elseif type(fn) ~= "function" then
     error(("bad argument #2 to 'apply' (function expected, got %s)"):format(type(fn)), 2)
-  elseif self[1]:in_transaction() then
-    error("apply is called inside a transaction", 2)
+  elseif self.applying or self[1]:in_transaction() then
+    error("apply is called inside a transaction, or inside fn", 2)
   end
   local shard = batch.shard
   if not self.marks:applied_seqno(shard) then
@@ -253,6 +266,7 @@ function FollowerDb:close()
   if self.applying then
     error("close is called from inside fn", 2)
   end
+  self.closed = true
   self[1]:close()
 end
 

@@ -183,7 +183,8 @@ local function summary(wal, shards, writer)
     heads[i] = ("%d:%d"):format(shards[i], wal:head(shards[i]))
   end
   return ("%s appended in %s; heads %s%s"):format(
-    terminal.amount(writer.records, "record"), terminal.amount(writer.batches, "batch", "batches"), table.concat(heads, " "), #shards > 16 and " ..." or "")
+    terminal.amount(writer.records, "record"), terminal.amount(writer.batches, "batch", "batches"),
+    table.concat(heads, " "), #shards > 16 and " ..." or "")
 end
 
 -- Why one of the files cannot be read, if one cannot: told before anything is made.

@@ -14,7 +14,8 @@ return function(options)
   end
   local amount = terminal.amount
   local text = ("%s in %s, %s and %s: %s, all whole\n"):format(amount(report.records, "record"),
-    amount(report.batches, "batch", "batches"), amount(report.segments, "segment"), amount(report.shards, "shard"), amount(report.bytes, "byte"))
+    amount(report.batches, "batch", "batches"), amount(report.segments, "segment"), amount(report.shards, "shard"),
+    amount(report.bytes, "byte"))
   if report.unknown > 0 then
     text = text .. amount(report.unknown, "byte") .. " behind the last whole batches: being written, or left by a writer that was cut off\n"
   end
