@@ -27,9 +27,6 @@ struct tidemark_sqlite_failure tidemark_sqlite_describe(sqlite3 *handle, const c
     if (primary == SQLITE_CANTOPEN && (number = sqlite3_system_errno(handle)) != 0) {
         if (number == ENOENT) failure.code = "NOT_FOUND";
         sqlite3_snprintf(size, failure.message, PATH_FORMAT ": %s: %s", path, message, strerror(number));
-    } else if (sqlite3_extended_errcode(handle) == SQLITE_CONSTRAINT_COMMITHOOK) {
-        sqlite3_snprintf(size, failure.message,
-                         PATH_FORMAT ": only who began this transaction may COMMIT; use SAVEPOINT", path);
     } else if (primary == SQLITE_IOERR) { /* SQLite keeps no errno of a commit; this number names the system call */
         number = sqlite3_extended_errcode(handle);
         sqlite3_snprintf(size, failure.message, PATH_FORMAT ": %s (SQLite's code %d)", path, message, number);

@@ -144,8 +144,11 @@ static int database_in_transaction(lua_State *L) {
     return 1;
 }
 
+#define NOT_YOURS "only who began this transaction may COMMIT or ROLLBACK; use SAVEPOINT"
+
 /* guard(on): for who runs a function of somebody else's inside a transaction. While it is on, a COMMIT of what was
- * written fails and rolls back, and once the transaction has ended, no statement runs: each would be one of its own. */
+ * written rolls back; a statement that ends the transaction raises, unless SQLite rolled back because it failed; and
+ * then no further one runs: each would be a transaction of its own. */
 static int database_guard(lua_State *L) {
     struct database *db = check_database(L);
     luaL_checktype(L, 2, LUA_TBOOLEAN);
@@ -264,8 +267,7 @@ static struct database *check_call(lua_State *L) {
     const char *sql = lua_tolstring(L, 2, &length);
     luaL_argcheck(L, strlen(sql) == length, 2, "SQL has a zero byte");
     for (int index = lua_gettop(L); index >= 3; index--) check_value(L, index);
-    if (db->guarded && sqlite3_get_autocommit(db->handle))
-        luaL_error(L, "the transaction has ended: only who began it may COMMIT or ROLLBACK; use SAVEPOINT");
+    if (db->guarded && sqlite3_get_autocommit(db->handle)) luaL_error(L, "the transaction has ended: " NOT_YOURS);
     return db;
 }
 
@@ -307,6 +309,12 @@ static int end_statement(lua_State *L, struct database *db, sqlite3_stmt **stmt,
     return failed ? push_failure(L, &failure) : 0;
 }
 
+/* Whether the statement that gave `result` has ended a guarded transaction by itself. */
+static bool ends_guarded(const struct database *db, int result) {
+    return db->guarded && sqlite3_get_autocommit(db->handle) &&
+           (result == SQLITE_DONE || sqlite3_extended_errcode(db->handle) == SQLITE_CONSTRAINT_COMMITHOOK);
+}
+
 static int database_exec(lua_State *L) {
     struct database *db = check_call(L);
     sqlite3_stmt *stmt = NULL;
@@ -316,7 +324,9 @@ static int database_exec(lua_State *L) {
     while (result == SQLITE_OK || result == SQLITE_ROW) result = sqlite3_step(stmt);
     /* sqlite3_changes tells of the last statement that could change rows, which may be an earlier one */
     int changed = sqlite3_total_changes(db->handle) == before ? 0 : sqlite3_changes(db->handle);
+    bool not_yours = ends_guarded(db, result);
     int pushed = end_statement(L, db, &stmt, result);
+    if (not_yours) return luaL_error(L, NOT_YOURS);
     if (pushed > 0) return pushed;
     lua_pushinteger(L, changed);
     return 1;
@@ -393,7 +403,9 @@ static int database_rows(lua_State *L) {
     rows->waiting = result == SQLITE_ROW;
     rows->ended = result == SQLITE_DONE;
     if (!rows->waiting) {
+        bool not_yours = ends_guarded(db, result);
         int pushed = end_statement(L, db, &rows->stmt, result);
+        if (not_yours) return luaL_error(L, NOT_YOURS);
         if (pushed > 0) return pushed;
     }
     lua_pushvalue(L, -1);

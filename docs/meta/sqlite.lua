@@ -87,8 +87,8 @@ function Database:rows(sql, ...) end
 ---@return boolean
 function Database:in_transaction() end
 
----For who runs somebody else's function inside a transaction. While it is on, a COMMIT of changes fails with "CONSTRAINT" and rolls back, and a
----statement outside of a transaction raises.
+---For who runs somebody else's function inside a transaction. While it is on, COMMIT (which rolls back, if anything was changed) and
+---ROLLBACK raise, and so does a statement outside of a transaction.
 ---@param on boolean
 function Database:guard(on) end
 

@@ -96,17 +96,16 @@ end
 -- Calls fn for each record: true, or nil, message, code.
 local function run(self, batch, fn)
   local current = batch.first_seqno
-  local database = self[1]
-  local in_transaction = database.in_transaction
   local returned, ok, message, code = protected(function()
     for seqno, record in batch:records() do
       current = seqno
       local result, why, word = fn(self, record, seqno)
-      if not in_transaction(database) then
-        return false, why or "fn ended the transaction: apply commits it; use SAVEPOINT", why and word
-      elseif result == false or result == nil and why ~= nil then
+      if result == false or result == nil and why ~= nil then
         return false, why or "fn returned false", word
       end
+    end
+    if not self[1]:in_transaction() then -- SQLite rolled back as a statement failed, and fn went on
+      return false, "the transaction has ended"
     end
     return true
   end)
