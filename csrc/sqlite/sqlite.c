@@ -224,7 +224,7 @@ static void push_column(lua_State *L, sqlite3_stmt *stmt, int column) {
 /* Whether the text is nothing but what SQLite skips: spaces, semicolons, comments, marks of byte order. To prepare it
  * and see would be too much: some pragmas act when they are prepared. */
 static bool is_blank(const char *sql) {
-    for (;;) {
+    while (*sql != '\0') {
         const char *start = sql;
         sql += strspn(sql, " \t\r\n\f;");
         if (strncmp(sql, "--", 2) == 0) sql += strcspn(sql, "\n");
@@ -233,8 +233,9 @@ static bool is_blank(const char *sql) {
             sql = end != NULL ? end + 2 : sql + strlen(sql);
         }
         if (strncmp(sql, "\xEF\xBB\xBF", 3) == 0) sql += 3;
-        if (*sql == '\0' || sql == start) return *sql == '\0';
+        if (sql == start) return false;
     }
+    return true;
 }
 
 /* Takes an idle statement of this SQL out of the cache, or NULL. */
@@ -242,7 +243,7 @@ static sqlite3_stmt *take_idle(struct database *db, const char *sql, size_t leng
     for (int i = 0; i < db->idle; i++) {
         struct idle found = db->cache[i];
         if (found.length <= length && memcmp(sqlite3_sql(found.stmt), sql, found.length) == 0 &&
-            (found.length == length || is_blank(sql + found.length))) {
+            is_blank(sql + found.length)) {
             db->idle--;
             memmove(db->cache + i, db->cache + i + 1, (size_t)(db->idle - i) * sizeof *db->cache);
             return found.stmt;
