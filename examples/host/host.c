@@ -144,9 +144,13 @@ static void *serve(void *argument) {
     const struct worker *worker = argument;
     struct host *host = worker->host;
     static const struct timeval patience = {.tv_sec = 5}; /* with a client that does not read */
+    static const struct timespec moment = {.tv_nsec = 10000000};
     while (wait_readable(host, host->listener)) {
         int fd = accept(host->listener, NULL, NULL);
-        if (fd < 0) continue; /* another thread was first, or the client is gone */
+        if (fd < 0) { /* another thread was first, the client is gone, or there is no descriptor until one is closed */
+            if (errno == EMFILE || errno == ENFILE) (void)nanosleep(&moment, NULL);
+            continue;
+        }
         (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
         converse(worker, fd);
         (void)close(fd);
