@@ -96,14 +96,19 @@ describe("FollowerDb: an fn", function()
     assert.equal("5 1", support.row(db))
   end)
 
-  it("that yields fails: nothing is done", function()
+  it("that yields fails, and cannot be resumed: nothing is done", function()
+    local inside
     local thread = coroutine.create(function()
-      return db:apply(batch(1, 3), failing(coroutine.yield))
+      return db:apply(batch(1, 3), failing(function()
+        inside = coroutine.running()
+        coroutine.yield()
+      end))
     end)
     local ok, result, message, code = coroutine.resume(thread)
     assert.same({ true, "APPLY_FAILED", "dead" }, { ok, code, coroutine.status(thread) })
     assert.is_nil(result)
     assert.truthy(message:find("record 2: fn yielded", 1, true))
+    assert.is_false((coroutine.resume(inside)))
     nothing_done()
   end)
 
@@ -213,6 +218,48 @@ describe("FollowerDb: an fn", function()
       insert(given, record, seqno)
     end)
     stands("1 2 3 4 5 6", "6 1")
+  end)
+
+  it("is not alone: a finalizer that rolls back as rows() makes its iterator runs nothing outside of the transaction", function()
+    local rolled_back = false
+    local result, message = db:apply(batch(1, 1), function(given)
+      collectgarbage()
+      collectgarbage "stop"
+      setmetatable({}, {
+        __gc = function()
+          rolled_back = not pcall(given.exec, given, "ROLLBACK")
+        end,
+      })
+      collectgarbage("setpause", 0)
+      -- the next memory that is taken has all garbage cleared away; Lua 5.4 counts up to 1000
+      collectgarbage("setstepmul", _VERSION == "Lua 5.3" and 1000000000 or 1000)
+      collectgarbage "restart"
+      local ok, why = pcall(given.rows, given, "INSERT INTO effect VALUES (0, 99, 'x') RETURNING seqno")
+      assert(not ok and why:find "the transaction has ended", why)
+      return true
+    end)
+    collectgarbage("setpause", 200)
+    collectgarbage("setstepmul", 100)
+    assert(rolled_back)
+    assert.equal(nil, result)
+    assert.truthy(message:find("the transaction has ended", 1, true))
+    nothing_done()
+  end)
+
+  it("leaves nothing open where SQLite's memory is at an end", function()
+    local _, output = sandbox.lua([[
+      local support = require "spec.support.follower_db"
+      local db = assert(require("tidemark.follower_db").open(arg[1], { 0 }))
+      local result = db:apply(support.batch(1, 2), function(given, record, seqno)
+        support.insert(given, record, seqno)
+        if seqno == 2 then
+          given:exec "PRAGMA hard_heap_limit = 1000" -- of the whole process, and for good
+        end
+        return seqno == 1, "no"
+      end)
+      print(result, db[1]:in_transaction(), db:state():applied_seqno(0))]], path)
+    assert.equal("nil\tfalse\t0\n", output)
+    nothing_done()
   end)
 
   -- A finalizer may run at any moment. A hook does so for certain: after each number of instructions once.

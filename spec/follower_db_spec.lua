@@ -83,6 +83,16 @@ describe("FollowerDb", function()
       stands("1 2 3 4", "4 1")
     end)
 
+    it("is not applied inside a loop of the caller's that writes", function()
+      local next_row, _, _, rows = assert(db:rows "INSERT INTO effect VALUES (9, 1, 'x'), (9, 2, 'x') RETURNING seqno")
+      assert.equal(1, next_row())
+      raises("apply is called inside a transaction", db.apply, db, batch(1, 3), insert)
+      rows:close()
+      apply(batch(1, 3), insert)
+      stands("1 2 3", "3 1")
+      assert.equal("1 2", support.effects(db, 9))
+    end)
+
     it("applies what is above the mark only, however the batches are cut", function()
       for _, cut in ipairs { { 1, 4 }, { 1, 4 }, { 2, 3 }, { 3, 6 }, { 1, 7 }, { 7, 7 }, { 1, 1 }, { 8, 9 }, { 1, 10 } } do
         apply(batch(cut[1], cut[2]), insert)

@@ -93,8 +93,9 @@ describe("an SQLite connection", function()
       exec "CREATE TABLE child (id REFERENCES t (id) DEFERRABLE INITIALLY DEFERRED)"
       local insert = "INSERT INTO child VALUES (?1), (?1) RETURNING id"
       local _, _, _, rows = assert(db:rows(insert, 1))
-      assert.is_false(db:in_transaction())
+      assert.is_true(db:in_transaction())
       rows:close()
+      assert.is_false(db:in_transaction())
       assert.equal(2, first "SELECT count(*) FROM child")
       _, _, _, rows = assert(db:rows(insert, 99))
       raises("FOREIGN KEY constraint failed %(CONSTRAINT%)", rows.close, rows)
@@ -169,6 +170,19 @@ describe("an SQLite connection", function()
       end
     end)
 
+    it("takes no text for another that it ends inside of", function()
+      exec "CREATE TABLE t AS SELECT 1 AS a"
+      exec "CREATE TABLE \"t\u{FEFF}\" AS SELECT 2 AS a"
+      for _, pair in ipairs {
+        { "SELECT 1 -- a", 1, "SELECT 1 -- a /*\n + 1 -- */", 2 },
+        { "SELECT 10 /* a", 10, "SELECT 10 /* a -- */ + 1 \n", 11 },
+        { "SELECT a FROM t", 1, "SELECT a FROM t\u{FEFF}", 2 },
+      } do
+        assert.equal(pair[2], first(pair[1]))
+        assert.equal(pair[4], first(pair[3]))
+      end
+    end)
+
     it("gives the prefix of another statement for that one only", function()
       assert.equal(1, first "SELECT 1")
       assert.equal(11, first "SELECT 11")
@@ -188,7 +202,7 @@ describe("an SQLite connection", function()
     it("closes twice and raises afterwards", function()
       db:close()
       db:close()
-      for _, name in ipairs { "exec", "rows", "in_transaction", "guard" } do
+      for _, name in ipairs { "exec", "rows", "in_transaction", "guard", "rollback" } do
         raises("closed database", db[name], db, "SELECT 1")
       end
       raises("calling 'exec' on bad self %(closed database%)", function()
@@ -228,6 +242,19 @@ describe("an SQLite connection", function()
       db:guard(false)
       exec "COMMIT"
       assert.equal(1, first "SELECT count(*) FROM t")
+    end)
+
+    it("rolls back also what is guarded", function()
+      exec "CREATE TABLE t (id)"
+      assert.same({ true }, { db:rollback() }) -- nothing is open
+      exec "BEGIN"
+      db:guard(true)
+      exec "INSERT INTO t VALUES (1)"
+      assert.same({ true }, { db:rollback() })
+      assert.is_false(db:in_transaction())
+      assert.equal(0, first "SELECT count(*) FROM t") -- and the guard is off
+      exec "BEGIN"
+      exec "COMMIT"
     end)
 
     it("closes under running iterators", function()

@@ -35,6 +35,7 @@ struct idle {
 struct database {
     uint64_t magic;                /* DATABASE_MAGIC */
     sqlite3 *handle;               /* NULL: closed, for ever */
+    sqlite3_stmt *rollback;        /* ready, for it must not fail where memory is short */
     bool guarded;                  /* the open transaction is not to be ended */
     int idle;                      /* how many statements are in `cache` */
     struct idle cache[CACHE_SIZE]; /* the one used last comes first */
@@ -131,16 +132,20 @@ static int sqlite_open(lua_State *L) {
     luaL_setmetatable(L, DATABASE);
     struct tidemark_sqlite_failure failure;
     if (tidemark_sqlite_open(file, path, &options, &db->handle, &failure)) {
+        int result = sqlite3_prepare_v3(db->handle, "ROLLBACK", -1, SQLITE_PREPARE_PERSISTENT, &db->rollback, NULL);
         sqlite3_commit_hook(db->handle, refuse_commit, db);
-        return 1;
+        if (result == SQLITE_OK) return 1;
+        failure = tidemark_sqlite_describe(db->handle, path, result);
     }
     sqlite3_close(db->handle);
     db->handle = NULL;
     return push_failure(L, &failure);
 }
 
+/* Also while a statement that writes stands on a row that it gave, outside of any other transaction. */
 static int database_in_transaction(lua_State *L) {
-    lua_pushboolean(L, !sqlite3_get_autocommit(check_database(L)->handle));
+    sqlite3 *handle = check_database(L)->handle;
+    lua_pushboolean(L, !sqlite3_get_autocommit(handle) || sqlite3_txn_state(handle, "main") == SQLITE_TXN_WRITE);
     return 1;
 }
 
@@ -154,6 +159,27 @@ static int database_guard(lua_State *L) {
     luaL_checktype(L, 2, LUA_TBOOLEAN);
     db->guarded = lua_toboolean(L, 2);
     return 0;
+}
+
+static void check_guard(lua_State *L, const struct database *db) {
+    if (db->guarded && sqlite3_get_autocommit(db->handle)) luaL_error(L, "the transaction has ended: " NOT_YOURS);
+}
+
+/* Undoes the transaction that is open, if any, and turns the guard off: true; or nil, message, code, and the guard is
+ * on, lest somebody commit what should have been undone. */
+static int database_rollback(lua_State *L) {
+    struct database *db = check_database(L);
+    struct tidemark_sqlite_failure failure = {NULL, ""};
+    if (!sqlite3_get_autocommit(db->handle)) {
+        int result = sqlite3_step(db->rollback);
+        if (result != SQLITE_DONE)
+            failure = tidemark_sqlite_describe(db->handle, sqlite3_db_filename(db->handle, "main"), result);
+        (void)sqlite3_reset(db->rollback);
+    }
+    db->guarded = !sqlite3_get_autocommit(db->handle);
+    if (db->guarded) return push_failure(L, &failure);
+    lua_pushboolean(L, true);
+    return 1;
 }
 
 /* ---- values ---- */
@@ -238,12 +264,13 @@ static bool is_blank(const char *sql) {
     return true;
 }
 
-/* Takes an idle statement of this SQL out of the cache, or NULL. */
+/* Takes an idle statement of this SQL out of the cache, or NULL. Only spaces and semicolons may follow the text that it
+ * was made of: what looks like a comment there need not be one, for that text may end inside of one. */
 static sqlite3_stmt *take_idle(struct database *db, const char *sql, size_t length) {
     for (int i = 0; i < db->idle; i++) {
         struct idle found = db->cache[i];
         if (found.length <= length && memcmp(sqlite3_sql(found.stmt), sql, found.length) == 0 &&
-            is_blank(sql + found.length)) {
+            sql[found.length + strspn(sql + found.length, " \t\r\n\f;")] == '\0') {
             db->idle--;
             memmove(db->cache + i, db->cache + i + 1, (size_t)(db->idle - i) * sizeof *db->cache);
             return found.stmt;
@@ -268,7 +295,7 @@ static struct database *check_call(lua_State *L) {
     const char *sql = lua_tolstring(L, 2, &length);
     luaL_argcheck(L, strlen(sql) == length, 2, "SQL has a zero byte");
     for (int index = lua_gettop(L); index >= 3; index--) check_value(L, index);
-    if (db->guarded && sqlite3_get_autocommit(db->handle)) luaL_error(L, "the transaction has ended: " NOT_YOURS);
+    check_guard(L, db);
     return db;
 }
 
@@ -397,7 +424,7 @@ static int database_rows(lua_State *L) {
     lua_pushvalue(L, 1);
     lua_setuservalue(L, -2);
     luaL_setmetatable(L, ROWS);
-    (void)check_database(L); /* again: a finalizer may have closed it as the userdata was made */
+    check_guard(L, check_database(L)); /* again: a finalizer may have run as the userdata was made */
     int result = start_statement(L, db, top, SQLITE_TRANSIENT, &rows->stmt);
     /* the first step here, so that what fails there is returned and not raised */
     if (result == SQLITE_OK) result = sqlite3_step(rows->stmt);
@@ -443,8 +470,13 @@ __attribute__((visibility("default"))) int luaopen_tidemark_sqlite(lua_State *L)
 int luaopen_tidemark_sqlite(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg database_methods[] = {
-        {"exec", database_exec},   {"rows", database_rows},   {"in_transaction", database_in_transaction},
-        {"guard", database_guard}, {"close", database_close}, {NULL, NULL},
+        {"exec", database_exec},
+        {"rows", database_rows},
+        {"in_transaction", database_in_transaction},
+        {"guard", database_guard},
+        {"rollback", database_rollback},
+        {"close", database_close},
+        {NULL, NULL},
     };
     static const luaL_Reg database_metamethods[] = {
         {"__gc", database_close}, {"__close", database_close}, {NULL, NULL}};

@@ -87,6 +87,12 @@ function Database:rows(sql, ...) end
 ---@return boolean
 function Database:in_transaction() end
 
+---Undoes the open transaction, if any, also a guarded one, and turns the guard off; where it fails, the guard is on afterwards.
+---@return true? done
+---@return string? message
+---@return tidemark.sqlite.Code? code
+function Database:rollback() end
+
 ---For who runs somebody else's function inside a transaction. While it is on, COMMIT (which rolls back, if anything was changed) and
 ---ROLLBACK raise, and so does a statement outside of a transaction.
 ---@param on boolean

@@ -146,14 +146,23 @@ local function apply(self, batch, fn)
   if ok then
     ok, message, code = run(self, batch:after(shard.position), fn)
   end
-  database:guard(false)
   if ok then
+    database:guard(false)
     ok, message, code = database:exec "COMMIT"
   end
   if not ok then
     return nil, message, code
   end
   return batch.last_seqno
+end
+
+-- Undoes what apply has left open: true, or nil, message, code. Where that fails nobody can commit it either, and the next apply tries
+-- again.
+local function undo(self)
+  self.stuck = true
+  local undone, message, code = self[1]:rollback()
+  self.stuck = not undone
+  return undone, message, code
 end
 
 -- ---- the class ----
@@ -196,7 +205,7 @@ function FollowerDb.open(path, shards, opts)
     database:close()
     return nil, message, code
   end
-  return setmetatable({ database, path = path, marks = marks, applying = false, closed = false }, FollowerDb)
+  return setmetatable({ database, path = path, marks = marks, applying = false, stuck = false, closed = false }, FollowerDb)
 end
 
 --- Applies the records of the batch that the database does not have yet: all or nothing, each exactly once. A batch that it has
@@ -213,20 +222,23 @@ function FollowerDb:apply(batch, fn)
     error(("bad argument #1 to 'apply' (Batch expected, got %s)"):format(type(batch)), 2)
   elseif type(fn) ~= "function" then
     error(("bad argument #2 to 'apply' (function expected, got %s)"):format(type(fn)), 2)
-  elseif self.applying or self[1]:in_transaction() then
+  elseif self.applying or not self.stuck and self[1]:in_transaction() then
     error("apply is called inside a transaction, or inside fn", 2)
   end
   local shard = batch.shard
   if not self.marks:applied_seqno(shard) then
     return nil, ("%s: shard %d is not tracked"):format(self.path, shard), "UNKNOWN_SHARD"
   end
+  if self.stuck then
+    local undone, why, word = undo(self)
+    if not undone then
+      return nil, ("shard %d: the batch before could not be undone: %s"):format(shard, why), word
+    end
+  end
   self.applying = true
   local returned, applied, message, code = pcall(apply, self, batch, fn)
   self.applying = false
-  self[1]:guard(false) -- also where memory ran out meanwhile
-  if self[1]:in_transaction() then
-    self[1]:exec "ROLLBACK"
-  end
+  undo(self)
   if not returned then -- no memory, or not a Batch
     error(applied, 0)
   elseif not applied then

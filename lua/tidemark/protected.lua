@@ -10,6 +10,10 @@ local function protected(f, ...)
   local yielded = coroutine.status(thread) == "suspended"
   if (yielded or not results[1]) and coroutine.close then -- Lua 5.4: closes its variables
     coroutine.close(thread)
+  elseif yielded then -- Lua 5.3: who has the thread could resume it, and it would go on where nobody expects it
+    debug.sethook(thread, function()
+      error("its caller has returned", 0)
+    end, "crl", 1)
   end
   if yielded then
     return false, "yielded: it must do its work before it returns"
