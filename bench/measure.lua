@@ -18,6 +18,7 @@ local measure = {}
 ---@field target? table { "<=" or ">=", number }
 ---@field repeats? integer how many rounds take the place of one, for an answer that is a single operation
 ---@field unit string of the values: "ns", "bytes" ...
+---@field on_one? boolean whether the contenders run on the same processor
 ---@field chart? string the title of the chart that shows it
 ---@field x? number its place in a chart of lines
 ---@field label? string its name in a chart of bars; default: what
@@ -55,7 +56,7 @@ local function start_all(row, workers, seconds)
     if entry.missing then
       return nil, entry.missing, started
     end
-    started[name] = started[name] or worker.start(entry.command, seconds)
+    started[name] = started[name] or worker.start(entry.command, seconds, row.on_one)
   end
   return started, nil, started
 end

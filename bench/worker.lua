@@ -11,15 +11,23 @@ local function read_command(command)
   return line
 end
 
+-- What goes before a command to have it run on the last processor that this process may use.
+local function pin()
+  local processors = read_command 'taskset -cp "$$"'
+  return processors and "taskset -c " .. processors:match "%d+$" or ""
+end
+
 --- Starts a command of sh.
 ---@param command string it gets `seconds` as one more argument: how long one measurement should take
 ---@param seconds number
+---@param on_one boolean? true: on the same processor as all that are started so, for on a virtual machine they are not alike
 ---@return table worker
-function worker.start(command, seconds)
+function worker.start(command, seconds, on_one)
   local directory = assert(read_command 'mktemp -d "${TMPDIR:-/tmp}/tidemark-bench.XXXXXX"', "mktemp made no directory")
   local answers = directory .. "/answers"
   assert(os.execute(("mkfifo '%s'"):format(answers)))
-  local input = assert(io.popen(("exec env %s %g > '%s'"):format(command, seconds, answers), "w"))
+  local input = assert(io.popen(("exec %s env %s %g > '%s'"):format(
+    on_one and pin() or "", command, seconds, answers), "w"))
   local output = assert(io.open(answers, "r")) -- waits until the other end is open
   os.execute(("rm -r '%s'"):format(directory))
   return setmetatable({ command = command, input = input, output = output }, worker)

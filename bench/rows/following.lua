@@ -12,6 +12,7 @@ local function records(method, into, size)
     ratio = { "C loop", "tidemark" },
     target = { ">=", 0.8 },
     unit = "ns",
+    on_one = true,
     chart = ("batch:%s into %s by bytes"):format(method, into),
     x = size,
   }
@@ -33,6 +34,7 @@ for _, size in ipairs { 1, 10, 100, 1000 } do
     ratio = { "C and SQLite", "tidemark" },
     target = { ">=", 0.8 },
     unit = "us",
+    on_one = true,
     chart = "A follower into SQLite, a record, by records",
     x = size,
   }

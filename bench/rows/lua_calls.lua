@@ -14,6 +14,7 @@ local function add(what, label, ours, other, ratio_is_cost, target)
     ratio = ratio_is_cost and { ours.name, other.name } or { other.name, ours.name },
     target = target,
     unit = "ns",
+    on_one = true,
     chart = "Calls from Lua",
   }
 end

@@ -9,6 +9,7 @@ local function against_rust(what, ask, target, chart, x)
     ratio = { "Rust", "tidemark" },
     target = target,
     unit = "ns",
+    on_one = not what:find "threads",
     chart = chart,
     x = x,
   }

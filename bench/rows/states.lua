@@ -10,6 +10,7 @@ local function against_rust(what, case, size, least, unit)
     ratio = { "Rust", "tidemark" },
     target = least and { ">=", least },
     unit = unit or "ns",
+    on_one = true,
     chart = what .. " by shards",
     x = size,
   }
@@ -35,6 +36,7 @@ local function against_leaner_rust(what, case, rust_case, sizes)
       },
       ratio = { "Rust", "tidemark" },
       unit = "ns",
+      on_one = true,
     }
   end
 end

@@ -174,19 +174,22 @@ int tidemark_state_next(const tidemark_state *state, int after) {
     return -1;
 }
 
-size_t tidemark_state_snapshot(const tidemark_state *state, tidemark_mark *marks, size_t capacity) {
+/* Of a state in files. A function of its own: its registers are not to be saved for a state in memory. */
+static __attribute__((noinline)) size_t snapshot_present(const tidemark_state *state, tidemark_mark *marks,
+                                                         size_t capacity) {
     size_t count = 0;
-    if (state->present == NULL) {
-        struct tidemark_slot *slots = state->slots;
-        size_t most = state->count < capacity ? state->count : capacity;
-        for (; count < most; count++)
-            marks[count] = (tidemark_mark){slots[count].shard, tidemark_slot_read(&slots[count])};
-        return count;
-    }
     for (int shard = tidemark_state_next(state, -1); shard >= 0 && count < capacity;
          shard = tidemark_state_next(state, shard)) {
         marks[count].shard = (uint32_t)shard;
         marks[count++].seqno = tidemark_slot_read(&state->slots[shard]);
     }
+    return count;
+}
+
+size_t tidemark_state_snapshot(const tidemark_state *state, tidemark_mark *marks, size_t capacity) {
+    if (state->present != NULL) return snapshot_present(state, marks, capacity);
+    struct tidemark_slot *slots = state->slots;
+    size_t count = state->count < capacity ? state->count : capacity;
+    for (size_t i = 0; i < count; i++) marks[i] = (tidemark_mark){slots[i].shard, tidemark_slot_read(&slots[i])};
     return count;
 }
