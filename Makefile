@@ -192,7 +192,8 @@ BENCH_DIR = $(BUILD)/bench
 BENCH_ENV = BENCH_DIR='$(BENCH_DIR)' TIDEMARK_BUILD='$(BUILD)' TIDEMARK_LUA=lua$(LUA) LUA_PATH_$(under)='./?.lua;lua/?.lua;lua/?/init.lua;;' \
             LUA_CPATH_$(under)='$(BUILD)/lua$(LUA)/?.so;$(BUILD)/bench/lua$(LUA)/?.so;;'
 
-# ROWS='Lua pattern' runs a part, REPORT=directory writes what it found there
+# ROWS='what' runs a part, REPORT=directory writes what it found there. Writing to a worker that has ended is an error that is told, not
+# the silent end of it all.
 bench: benches
 	@trap '' PIPE; $(BENCH_ENV) lua$(LUA) bench/run.lua $(if $(ROWS),--rows '$(ROWS)') $(if $(REPORT),--report '$(REPORT)') $(BENCH_OPTIONS)
 

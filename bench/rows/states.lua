@@ -2,18 +2,27 @@
 
 local rows = {}
 
-local function against_rust(what, case, size, least, unit)
-  local ask = ("%s %d"):format(case, size)
-  rows[#rows + 1] = {
+-- Adds a row, and gives it.
+local function add(what, size, case, rust_case)
+  local row = {
     what = ("%s, shards: %d"):format(what, size),
-    contenders = { { name = "tidemark", worker = "c", ask = ask }, { name = "Rust", worker = "rust", ask = ask } },
+    contenders = {
+      { name = "tidemark", worker = "c", ask = ("%s %d"):format(case, size) },
+      { name = "Rust", worker = "rust", ask = ("%s %d"):format(rust_case, size) },
+    },
     ratio = { "Rust", "tidemark" },
-    target = least and { ">=", least },
-    unit = unit or "ns",
+    unit = "ns",
     on_one = true,
-    chart = what .. " by shards",
-    x = size,
   }
+  rows[#rows + 1] = row
+  return row
+end
+
+local function against_rust(what, case, size, least, unit)
+  local row = add(what, size, case, case)
+  row.target = least and { ">=", least }
+  row.unit = unit or row.unit
+  row.chart, row.x = what .. " by shards", size
 end
 
 local SIZES = { 1, 16, 256, 1024, 4096, 65536 }
@@ -28,16 +37,7 @@ end
 -- that is there already.
 local function against_leaner_rust(what, case, rust_case, sizes)
   for _, size in ipairs(sizes) do
-    rows[#rows + 1] = {
-      what = ("%s, shards: %d"):format(what, size),
-      contenders = {
-        { name = "tidemark", worker = "c", ask = ("%s %d"):format(case, size) },
-        { name = "Rust", worker = "rust", ask = ("%s %d"):format(rust_case, size) },
-      },
-      ratio = { "Rust", "tidemark" },
-      unit = "ns",
-      on_one = true,
-    }
+    add(what, size, case, rust_case)
   end
 end
 against_leaner_rust("C snapshot against a Vec that is kept", "snapshot", "snapshot_kept", SIZES)

@@ -84,6 +84,7 @@ function Database:exec(sql, ...) end
 ---@return tidemark.sqlite.Rows? rows the loop's closing value
 function Database:rows(sql, ...) end
 
+---Whether a transaction is open, be it that of a statement which writes and gives rows and has not ended.
 ---@return boolean
 function Database:in_transaction() end
 
