@@ -19,6 +19,7 @@
 #include "wal_writer.h"
 
 #define SEGMENT_BYTES 67108864
+#define PATH_MOST     56 /* bytes of the path in the message of a loss: its end */
 
 /* What is known while a log is opened. */
 struct opening {
@@ -49,7 +50,8 @@ static int attach_heads(struct tidemark_wal *wal, unsigned flags, tidemark_error
     return result;
 }
 
-/* Opens the heads, making those of a new log. Where segments have no heads that can be read, wal->heads stays NULL. */
+/* Opens the heads, making those of a new log. Where there are no heads that can be read, although there are segments or
+ * a damaged file, wal->heads stays NULL. */
 static int open_heads(struct opening *opening, tidemark_error *error) {
     struct tidemark_wal *wal = opening->wal;
     struct stat status;
@@ -64,7 +66,8 @@ static int open_heads(struct opening *opening, tidemark_error *error) {
     if (result == 0) result = attach_heads(wal, opening->has_heads ? TIDEMARK_OPEN_EXISTING : 0, error);
     /* a writer names the log in its heads before it makes the first segment */
     bool is_nameless = result == 0 && wal->identity.log_id == 0;
-    if (opening->count == 0 || !(result == TIDEMARK_ECORRUPT || is_nameless)) return result;
+    bool has_shards = opening->count > 0 || opening->options->shard_count > 0;
+    if (!(result == TIDEMARK_ECORRUPT && has_shards) && !(is_nameless && opening->count > 0)) return result;
     tidemark_state_release(wal->heads);
     wal->heads = NULL;
     wal->identity = (struct tidemark_log_identity){0};
@@ -136,8 +139,9 @@ static bool is_accepted(const struct opening *opening, size_t position) {
 static int fail_lost(const struct opening *opening, size_t first, tidemark_error *error) {
     const struct tidemark_wal *wal = opening->wal;
     const struct tidemark_repair *repair = &opening->repairs[first];
-    char list[192] = "", why[160];
-    size_t length = 0, lost = 0, listed = 0;
+    char list[160] = "", why[160];
+    size_t length = 0, lost = 0, listed = 0, path_length = strlen(wal->log.path);
+    bool is_long = path_length > PATH_MOST; /* the message must have room for the numbers */
     for (size_t i = first; i < wal->shard_count; i++) {
         if (!opening->repairs[i].lost || is_accepted(opening, i)) continue;
         lost++;
@@ -156,9 +160,10 @@ static int fail_lost(const struct opening *opening, size_t first, tidemark_error
                        *repair->where != '\0' ? ": " : ", and there is no segment", repair->where);
     return tidemark_fail(
         error, TIDEMARK_ELOST,
-        "%s: %s. As it is, the log ends at%s%s (SHARD:SEQNO). Does a copy, a replica or a follower have "
+        "%s%s: %s. As it is, the log ends at%s%s (SHARD:SEQNO). Does a copy, a replica or a follower have "
         "the rest? Restore it. To go on without it, accept the loss",
-        wal->log.path, why, list, listed < lost ? " ..." : "");
+        is_long ? "..." : "", wal->log.path + (is_long ? path_length - PATH_MOST : 0), why, list,
+        listed < lost ? " ..." : "");
 }
 
 /* Removes what an earlier attempt has left of a state file in the directory of the log. */

@@ -73,7 +73,8 @@ static int read_shard(struct tidemark_wal *wal, struct tidemark_wal_shard *shard
     struct tidemark_cursor *cursor = &scan->cursor;
     int64_t head = wal->heads != NULL ? tidemark_state_applied_seqno(wal->heads, shard->id) : 0;
     *repair = (struct tidemark_repair){.head = head > 0 ? head : 0};
-    repair->lost = count == 0 && repair->head > 0;
+    /* without heads nobody knows how many records there were, not even whether a shard without segments had some */
+    repair->lost = wal->heads == NULL || (count == 0 && repair->head > 0);
     if (count == 0) return 0;
     cursor->shard = shard->id;
     cursor->epoch = 0;
@@ -81,7 +82,6 @@ static int read_shard(struct tidemark_wal *wal, struct tidemark_wal_shard *shard
     tidemark_log_set_evidence(scan, wal->heads != NULL ? &wal->identity : NULL);
     int result = read_newest(scan, segments, count, repair, error);
     if (result < 0) return result;
-    if (wal->heads == NULL) note_loss(repair, cursor); /* nobody knows how many there were */
     shard->last_seqno = cursor->last_seqno;
     shard->epoch = cursor->epoch;
     wal->identity.log_id = cursor->log_id;
