@@ -274,16 +274,17 @@ static int advance_to_batch(struct tidemark_wal_reader *reader, int64_t head, ti
     return 0;
 }
 
-/* Returns 1 if the batch that was found may be given, 0 if the source has other heads now. A writer that replaces the
- * heads does so before it makes a segment. So a batch of a segment that was opened under heads that are still the ones
- * on disk is durable, and one that was opened later may not be. */
+/* Checks that the batch that was found may be given: 0, EREPLACED, or why the heads cannot be looked at. A writer that
+ * replaces the heads does so before it makes a segment. So a batch of a segment that was opened before the heads were
+ * seen to be the ones on disk is durable, and one of a segment that was opened later may not be. */
 static int confirm(struct tidemark_wal_reader *reader, tidemark_error *error) {
     tidemark_wal_source *source = reader->source;
-    if (!reader->opened || source->heads == NULL) return 1;
+    if (!reader->opened || source->heads == NULL) return 0;
     int result = tidemark_wal_source_look_now(source, error);
-    if (result < 0) return result;
-    reader->opened = source->turn != reader->turn;
-    return !reader->opened;
+    if (result == TIDEMARK_ENOT_FOUND) return 0; /* without heads nobody makes a segment */
+    if (result == 0) result = settle(reader, error);
+    if (result == 0) reader->opened = false;
+    return result;
 }
 
 int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidemark_batch *batch,
@@ -298,10 +299,10 @@ int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidema
                 reader, source->heads != NULL ? tidemark_wal_reader_head(reader) : reader->archive_head, error);
         if (result == 1) {
             result = confirm(reader, error);
-            if (result == 0) continue;
-            *batch = reader->batch;
+            if (result == 0) *batch = reader->batch;
+            return result;
         }
-        if (result != 0) return result < 0 ? result : 0;
+        if (result < 0) return result;
         if (source->heads == NULL)
             return tidemark_fail(error, TIDEMARK_EEND, "%s: shard %" PRIu32 ": the archive ends at seqno %" PRId64,
                                  cursor->path, cursor->shard, reader->archive_head);
