@@ -216,6 +216,14 @@ static int make_aside(const struct tidemark_wal *wal, tidemark_error *error) {
     return result;
 }
 
+/* Returns whether two names are those of one file: an attempt with the same explicit epoch was cut off. */
+static bool is_same_file(const struct tidemark_log *log, const char *name, const char *other) {
+    struct stat first, second;
+    return log->io->fstatat(log->directory, name, &first, AT_SYMLINK_NOFOLLOW) == 0 &&
+           log->io->fstatat(log->directory, other, &second, AT_SYMLINK_NOFOLLOW) == 0 &&
+           first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
 /* Puts heads in place that have lower marks than the old ones, which are kept. At any moment the old heads or the new
  * ones are there, whole: a reader that finds the new ones begins again. */
 static int replace_heads(struct opening *opening, tidemark_error *error) {
@@ -227,7 +235,8 @@ static int replace_heads(struct opening *opening, tidemark_error *error) {
     tidemark_state_release(wal->heads);
     wal->heads = NULL;
     if (result < 0) return result;
-    if (opening->has_heads && io->linkat(directory, "heads", directory, kept, 0) < 0)
+    if (opening->has_heads && io->linkat(directory, "heads", directory, kept, 0) < 0 &&
+        !(errno == EEXIST && is_same_file(&wal->log, "heads", kept)))
         return tidemark_io_fail(error, wal->log.path, "/heads", "cannot keep the old ones");
     result = make_aside(wal, error);
     if (result < 0) return result;

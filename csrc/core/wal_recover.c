@@ -121,19 +121,22 @@ static int copy(const struct tidemark_io *io, int source, off_t from, off_t to, 
     return 0;
 }
 
-/* Keeps what comes after the last whole batch of `fd` in a file of its own, durably. */
+/* Keeps what comes after the last whole batch of `fd` in a file of its own, durably. An opening with the same explicit
+ * epoch that was cut off here may have left a part of it: that one has cut nothing. */
 static int keep_tail(struct tidemark_wal *wal, const struct tidemark_repair *repair, int fd, tidemark_error *error) {
     char name[TIDEMARK_CUT_NAME], path[TIDEMARK_CUT_NAME + 1];
     const struct tidemark_io *io = wal->log.io;
     const char *failed = NULL;
     tidemark_cut_name(repair->segment, repair->tail.end, wal->identity.epoch, name);
     (void)snprintf(path, sizeof path, "/%s", name);
+    (void)io->unlinkat(wal->log.directory, name, 0);
     int kept = io->openat(wal->log.directory, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (kept < 0) failed = "cannot make it";
     else if (copy(io, fd, repair->tail.end, repair->size, kept, 0) < 0) failed = "cannot copy the torn tail";
     else if (io->fsync(kept) < 0 || io->fsync(wal->log.directory) < 0) failed = "sync failed";
     int reason = errno;
     if (kept >= 0) (void)io->close(kept);
+    if (kept >= 0 && failed != NULL) (void)io->unlinkat(wal->log.directory, name, 0); /* the next attempt has room */
     errno = reason;
     if (failed != NULL) return tidemark_io_fail(error, wal->log.path, path, failed);
     return tidemark_wal_tell(wal, error, "shard %" PRIu32 ": kept the %lld bytes of a torn tail as %s/%s",
