@@ -29,8 +29,9 @@ end
 -- The follower's note `note` (nil: there is none) without what it has of records after `seqno`, which is below the mark and above 0. Or
 -- nil, message, code.
 local function cut(shard, seqno, mark, note)
-  local log_id, list, code = nil, {}, nil
+  local log_id, list = nil, {}
   if note then
+    local code
     log_id, list, code = epochs.decode(note)
     if not log_id then
       return nil, ("shard %d: %s"):format(shard, list), code
