@@ -79,7 +79,7 @@ static void read_log(void) {
     must(tidemark_wal_reader_open(disk_path("log"), 0, 0, 0, &reader, &error));
     for (;;) {
         must(tidemark_wal_reader_wait(reader, -1, &batch, &error));
-        must(tidemark_wal_reader_read(reader, bytes, &error));
+        must(tidemark_wal_reader_read(reader, bytes, &batch, &error));
         shared->read_at = bench_now();
         atomic_store(&shared->read, batch.first_seqno);
     }

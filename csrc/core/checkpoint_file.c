@@ -97,12 +97,12 @@ int tidemark_checkpoint_file_id(const struct tidemark_io *io, int fd, const char
     if (memcmp(header, file_magic, sizeof file_magic) != 0)
         return tidemark_fail(error, TIDEMARK_ECORRUPT, "%s: offset 0: not a state file", path);
     uint32_t version = tidemark_get32(header + 8);
-    if (version > VERSION)
-        return tidemark_fail(error, TIDEMARK_EUNSUPPORTED,
-                             "%s: offset 8: state file version %" PRIu32 ", this tidemark reads up to %d", path,
-                             version, VERSION);
-    if (version == 0 || tidemark_get32(header + 60) != tidemark_crc32c(0, header, 60))
+    if (tidemark_get32(header + 60) != tidemark_crc32c(0, header, 60))
         return tidemark_fail(error, TIDEMARK_ECORRUPT, "%s: offset 60: the header is damaged (CRC)", path);
+    if (version != VERSION)
+        return tidemark_fail(error, TIDEMARK_EUNSUPPORTED,
+                             "%s: offset 8: state file version %" PRIu32 ", this tidemark reads version %d", path,
+                             version, VERSION);
     memcpy(id, header + 16, 16);
     return 0;
 }

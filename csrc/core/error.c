@@ -45,6 +45,7 @@ const char *tidemark_code_name(int code) {
     case TIDEMARK_EDIVERGED: return "DIVERGED";
     case TIDEMARK_EAPPLY_FAILED: return "APPLY_FAILED";
     case TIDEMARK_EINTERRUPTED: return "INTERRUPTED";
+    case TIDEMARK_EAHEAD: return "AHEAD";
     default: return "UNKNOWN";
     }
 }

@@ -5,11 +5,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h> /* renameat */
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "error.h"
@@ -105,6 +107,12 @@ static int system_boot_id(unsigned char id[16]) {
     return 0;
 }
 
+static int64_t system_clock_ms(void) {
+    struct timespec time;
+    (void)clock_gettime(CLOCK_REALTIME, &time);
+    return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
 static int system_random_id(unsigned char id[16]) {
     return getrandom(id, 16, 0) == 16 ? 0 : -1;
 }
@@ -122,11 +130,13 @@ const struct tidemark_io tidemark_io_system = {
     .mkdirat = mkdirat,
     .linkat = linkat,
     .unlinkat = unlinkat,
+    .renameat = renameat,
     .mmap = mmap,
     .munmap = munmap,
     .flock = flock,
     .lock = system_lock,
     .list = system_list,
+    .clock_ms = system_clock_ms,
     .boot_id = system_boot_id,
     .random_id = system_random_id,
 };

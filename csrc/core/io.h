@@ -30,6 +30,7 @@ struct tidemark_io {
     int (*mkdirat)(int directory, const char *name, mode_t mode);
     int (*linkat)(int old_directory, const char *old_name, int directory, const char *name, int flags);
     int (*unlinkat)(int directory, const char *name, int flags);
+    int (*renameat)(int old_directory, const char *old_name, int directory, const char *name);
     void *(*mmap)(void *address, size_t length, int protection, int flags, int fd, off_t offset);
     int (*munmap)(void *address, size_t length);
     int (*flock)(int fd, int operation);
@@ -39,6 +40,8 @@ struct tidemark_io {
     /* Calls `entry` with each name in the directory, in any order, until it returns other than 0: that value, or 0, or
      * -1 and errno. */
     int (*list)(int directory, int (*entry)(void *context, const char *name), void *context);
+    /* Milliseconds since 1970 by the system's clock, which may be wrong and may go back. */
+    int64_t (*clock_ms)(void);
     /* The 16 bytes of this boot's id; of a new file's id. */
     int (*boot_id)(unsigned char id[16]);
     int (*random_id)(unsigned char id[16]);

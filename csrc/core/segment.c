@@ -40,6 +40,21 @@ static bool parse_name(const char *name, struct tidemark_segment *segment) {
     return true;
 }
 
+void tidemark_cut_name(struct tidemark_segment segment, off_t offset, uint64_t epoch, char name[TIDEMARK_CUT_NAME]) {
+    char segment_name[TIDEMARK_SEGMENT_NAME];
+    tidemark_segment_name(segment, segment_name);
+    (void)snprintf(name, TIDEMARK_CUT_NAME, "%s.cut-%lld-%016" PRIx64, segment_name, (long long)offset, epoch);
+}
+
+bool tidemark_cut_parse(const char *name, struct tidemark_segment *segment) {
+    char segment_name[TIDEMARK_SEGMENT_NAME];
+    size_t length = sizeof segment_name - 1;
+    if (strlen(name) <= length || strncmp(name + length, ".cut-", 5) != 0) return false;
+    memcpy(segment_name, name, length);
+    segment_name[length] = '\0';
+    return parse_name(segment_name, segment);
+}
+
 /* ---- listing ---- */
 
 struct listing {
@@ -127,7 +142,7 @@ void tidemark_cursor_close(struct tidemark_cursor *cursor) {
 int tidemark_cursor_check(const struct tidemark_cursor *cursor, const tidemark_batch *batch, tidemark_error *error) {
     if (cursor->log_id != 0 && batch->log_id != cursor->log_id)
         return tidemark_cursor_fail(cursor, error, TIDEMARK_EFOREIGN,
-                                    "a batch of log %016" PRIx64 ", this one is %016" PRIx64, batch->log_id,
+                                    "a batch of log %08" PRIx32 ", this one is %08" PRIx32, batch->log_id,
                                     cursor->log_id);
     if (batch->shard != cursor->shard)
         return tidemark_cursor_fail(cursor, error, TIDEMARK_EFOREIGN, "a batch of shard %" PRIu32 ", not %" PRIu32,
@@ -136,11 +151,19 @@ int tidemark_cursor_check(const struct tidemark_cursor *cursor, const tidemark_b
         return tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
                                     "shard %" PRIu32 ": a batch from seqno %" PRId64 " comes after seqno %" PRId64,
                                     batch->shard, batch->first_seqno, cursor->last_seqno);
-    if (cursor->epoch != 0 && batch->prev_epoch != cursor->epoch)
-        return tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
-                                    "shard %" PRIu32 ": seqno %" PRId64 " follows epoch %" PRIu32
-                                    ", but the record before is of %" PRIu32,
-                                    batch->shard, batch->first_seqno, batch->prev_epoch, cursor->epoch);
+    if (cursor->epoch == 0) return 0;
+    char text[TIDEMARK_EPOCH_TEXT], cursor_text[TIDEMARK_EPOCH_TEXT];
+    (void)tidemark_epoch_text(cursor->epoch, cursor_text);
+    if (batch->prev_epoch != cursor->epoch)
+        return tidemark_cursor_fail(
+            cursor, error, TIDEMARK_ECORRUPT,
+            "shard %" PRIu32 ": seqno %" PRId64 " follows epoch %s, but the record before is of epoch %s", batch->shard,
+            batch->first_seqno, tidemark_epoch_text(batch->prev_epoch, text), cursor_text);
+    if (cursor->offset > 0 && batch->epoch != cursor->epoch)
+        return tidemark_cursor_fail(
+            cursor, error, TIDEMARK_ECORRUPT,
+            "shard %" PRIu32 ": seqno %" PRId64 " is of epoch %s in a segment of epoch %s: a segment has one epoch",
+            batch->shard, batch->first_seqno, tidemark_epoch_text(batch->epoch, text), cursor_text);
     return 0;
 }
 
@@ -215,24 +238,34 @@ static int zeros_follow(struct tidemark_scan *scan, tidemark_error *error) {
     }
 }
 
-/* Reads the payload behind the header that has just been used. 1: whole; TORN; EIO, ECORRUPT. */
-static int scan_payload(struct tidemark_scan *scan, const tidemark_batch *batch, uint32_t wanted_crc,
-                        tidemark_error *error) {
+/* Fails because the file ends, or because the CRC is wrong, in the batch at the cursor. */
+static int fail_torn(const struct tidemark_scan *scan, const tidemark_batch *batch, const char *what,
+                     tidemark_error *error) {
+    (void)tidemark_cursor_fail(&scan->cursor, error, TIDEMARK_ECORRUPT, "the batch from seqno %" PRId64 " is %s",
+                               batch->first_seqno, what);
+    return TIDEMARK_SCAN_TORN;
+}
+
+/* Reads the payload after the header that has just been used. Returns 1 if it is whole; TORN; EIO, ECORRUPT. */
+static int scan_payload(struct tidemark_scan *scan, tidemark_batch *batch, uint32_t wanted_crc, tidemark_error *error) {
     size_t left = batch->size - TIDEMARK_BATCH_HEADER, records_left = batch->count;
-    const uint32_t records_size = (uint32_t)(left - 4 * records_left);
+    size_t origin_left = tidemark_batch_origin_size(batch);
+    const uint32_t records_size = (uint32_t)(left - origin_left - 4 * records_left);
     uint32_t crc = 0, last = 0;
+    const char *wrong = NULL;
     bool ends_fine = true;
     while (left > 0) {
-        int64_t there = fill(scan, records_left > 0 ? 4 : 1, error);
+        size_t need = origin_left > 0 ? origin_left : records_left > 0 ? 4 : 1;
+        int64_t there = fill(scan, need, error);
         if (there < 0) return (int)there;
-        if (there < (records_left > 0 ? 4 : 1)) {
-            (void)tidemark_cursor_fail(&scan->cursor, error, TIDEMARK_ECORRUPT,
-                                       "the batch from seqno %" PRId64 " is cut off", batch->first_seqno);
-            return TIDEMARK_SCAN_TORN;
-        }
+        if ((size_t)there < need) return fail_torn(scan, batch, "cut off", error);
         const unsigned char *at = scan->block + scan->start;
         size_t length = (size_t)there;
-        if (records_left > 0) {
+        if (origin_left > 0) {
+            wrong = tidemark_batch_read_origin(at, batch);
+            length = origin_left;
+            origin_left = 0;
+        } else if (records_left > 0) {
             size_t count = length / 4 < records_left ? length / 4 : records_left;
             ends_fine &= tidemark_batch_check_ends(at, count, &last);
             records_left -= count;
@@ -244,16 +277,11 @@ static int scan_payload(struct tidemark_scan *scan, const tidemark_batch *batch,
         scan->start += length;
         left -= length;
     }
-    if (crc != wanted_crc) {
-        (void)tidemark_cursor_fail(&scan->cursor, error, TIDEMARK_ECORRUPT,
-                                   "the batch from seqno %" PRId64 " is damaged or half written (CRC)",
-                                   batch->first_seqno);
-        return TIDEMARK_SCAN_TORN;
-    }
-    if (!ends_fine || last != records_size)
-        return tidemark_cursor_fail(&scan->cursor, error, TIDEMARK_ECORRUPT,
-                                    "the batch from seqno %" PRId64 " has record lengths that lie", batch->first_seqno);
-    return TIDEMARK_SCAN_BATCH;
+    if (crc != wanted_crc) return fail_torn(scan, batch, "damaged or half written (CRC)", error);
+    if (wrong == NULL && (!ends_fine || last != records_size)) wrong = "inconsistent record lengths";
+    if (wrong == NULL) return TIDEMARK_SCAN_BATCH;
+    return tidemark_cursor_fail(&scan->cursor, error, TIDEMARK_ECORRUPT, "the batch from seqno %" PRId64 ": %s",
+                                batch->first_seqno, wrong);
 }
 
 int tidemark_scan_next(struct tidemark_scan *scan, tidemark_batch *batch, tidemark_error *error) {
@@ -284,11 +312,33 @@ int tidemark_scan_next(struct tidemark_scan *scan, tidemark_batch *batch, tidema
     return result;
 }
 
-/* Whether behind the torn batch at the cursor stands the header of a later one that says that the torn one had been
- * durable: 1, 0. EIO. */
-static int was_durable(struct tidemark_scan *scan, tidemark_error *error) {
+/* Returns whether the header `batch`, found after the torn batch at the cursor, is evidence that the torn one had been
+ * durable. */
+static bool is_evidence(const struct tidemark_scan *scan, const tidemark_batch *batch) {
     const struct tidemark_cursor *cursor = &scan->cursor;
-    seek(scan, cursor->offset + 1);
+    return (cursor->log_id == 0 || batch->log_id == cursor->log_id) && batch->shard == cursor->shard &&
+           batch->epoch >= scan->first_epoch && batch->epoch <= scan->last_epoch &&
+           batch->durable_seqno > cursor->last_seqno;
+}
+
+/* Returns where a batch after the torn one at the cursor can begin. Where the torn one still has its header, that is
+ * after its payload: a record may hold bytes that look like a later header. EIO. */
+static off_t after_torn(struct tidemark_scan *scan, tidemark_error *error) {
+    const struct tidemark_cursor *cursor = &scan->cursor;
+    tidemark_batch batch;
+    seek(scan, cursor->offset);
+    int64_t there = fill(scan, TIDEMARK_BATCH_HEADER, error);
+    if (there < 0) return there;
+    bool has_header = tidemark_batch_decode_header(scan->block + scan->start, (size_t)there, &batch, NULL) == 0 &&
+                      tidemark_cursor_check(cursor, &batch, NULL) == 0;
+    return cursor->offset + (has_header ? (off_t)batch.size : 1);
+}
+
+/* Returns 1 if a later batch header claims that the torn batch at the cursor was durable, else 0. EIO. */
+static int was_durable(struct tidemark_scan *scan, tidemark_error *error) {
+    off_t from = after_torn(scan, error);
+    if (from < 0) return (int)from;
+    seek(scan, from);
     for (;;) {
         int64_t there = fill(scan, TIDEMARK_BATCH_HEADER, error);
         if (there < TIDEMARK_BATCH_HEADER) return there < 0 ? (int)there : 0;
@@ -300,8 +350,7 @@ static int was_durable(struct tidemark_scan *scan, tidemark_error *error) {
         }
         tidemark_batch batch;
         if (tidemark_batch_decode_header(candidate, TIDEMARK_BATCH_HEADER, &batch, NULL) == 0 &&
-            (cursor->log_id == 0 || batch.log_id == cursor->log_id) && batch.shard == cursor->shard &&
-            batch.durable_seqno > cursor->last_seqno)
+            is_evidence(scan, &batch))
             return 1;
         scan->start = (size_t)(candidate - scan->block) + 1;
     }
@@ -340,7 +389,7 @@ int tidemark_scan_tail(struct tidemark_scan *scan, int64_t head, int64_t next_se
     if (tail->above_head < 0) tail->above_head = tail->end;
     tail->torn = result == TIDEMARK_SCAN_TORN;
     if (result < 0) return result;
-    /* where it is damage, the message of what is torn stands */
+    /* if it is damage, the message about the torn batch is the one for the caller */
     if (next_segment != 0) {
         if (next_segment - 1 == cursor->last_seqno) return 0;
         if (tail->torn) return TIDEMARK_ECORRUPT;
@@ -353,7 +402,6 @@ int tidemark_scan_tail(struct tidemark_scan *scan, int64_t head, int64_t next_se
     if (cursor->last_seqno >= head) return 0;
     return tidemark_cursor_fail(cursor, error, TIDEMARK_ELOST,
                                 "shard %" PRIu32 ": the log ends at seqno %" PRId64 ", but %" PRId64
-                                " had been durable: restore the segment or, to go on without these records, remove "
-                                "the file heads",
+                                " had been durable",
                                 cursor->shard, cursor->last_seqno, head);
 }

@@ -5,6 +5,8 @@
 #ifndef TIDEMARK_CORE_SEGMENT_H
 #define TIDEMARK_CORE_SEGMENT_H
 
+#include <stdbool.h>
+
 #include "io.h"
 
 #pragma GCC visibility push(hidden)
@@ -17,6 +19,14 @@ struct tidemark_segment {
 };
 
 void tidemark_segment_name(struct tidemark_segment segment, char name[TIDEMARK_SEGMENT_NAME]);
+
+/* A tail that recovery has cut from a segment is kept as "SEGMENT.cut-OFFSET-EPOCH": the offset in decimal, the epoch
+ * of the writer that cut it in 16 hexadecimal digits. */
+#define TIDEMARK_CUT_NAME 80
+void tidemark_cut_name(struct tidemark_segment segment, off_t offset, uint64_t epoch, char name[TIDEMARK_CUT_NAME]);
+
+/* Whether `name` is that of a cut tail, and of which segment. */
+bool tidemark_cut_parse(const char *name, struct tidemark_segment *segment);
 
 /* The segments in a directory, by shard and seqno; of one shard, or of all where `shard` is -1. `*segments` is to be
  * freed with tidemark_free. `path` is the directory's, for messages, here and below. ENOMEM, EIO. */
@@ -32,9 +42,9 @@ struct tidemark_cursor {
     char name[TIDEMARK_SEGMENT_NAME];
     off_t offset; /* of the next batch */
     uint32_t shard;
-    uint64_t log_id;    /* 0: not known, the next batch tells */
+    uint32_t log_id;    /* 0: not known, taken from the next batch */
     int64_t last_seqno; /* of the record before the place; 0: there is none */
-    uint32_t epoch;     /* of that record; 0: not known, or there is none */
+    uint64_t epoch;     /* of that record; 0: not known, or there is none */
 };
 
 /* Opens the segment of cursor->shard that begins with `first_seqno`, in place of the one that is open, and stands at
@@ -59,12 +69,15 @@ tidemark_cursor_fail(const struct tidemark_cursor *cursor, tidemark_error *error
  * tidemark_scan_begin. */
 struct tidemark_scan {
     struct tidemark_cursor cursor;
+    /* A batch claims that records before it had been durable when it was written. Only claims of these epochs are
+     * evidence: those that were begun in this directory. Without heads, all are. */
+    uint64_t first_epoch, last_epoch;
     unsigned char *block;
     size_t start, end; /* of what is in the block and not yet used; it lies at block_offset + start in the file */
     off_t block_offset;
 };
 
-/* Allocates the block. ENOMEM. tidemark_scan_end frees it and closes the cursor. */
+/* Allocates the block. ENOMEM. The caller calls tidemark_scan_end in any case, which frees it and closes the cursor. */
 int tidemark_scan_begin(struct tidemark_scan *scan, tidemark_error *error);
 void tidemark_scan_end(struct tidemark_scan *scan);
 
@@ -82,7 +95,7 @@ enum {
  * EFOREIGN, ECORRUPT, EUNSUPPORTED; or EIO. */
 int tidemark_scan_next(struct tidemark_scan *scan, tidemark_batch *batch, tidemark_error *error);
 
-/* Where a segment ends, as far as it can be known from it, the head and the segment behind it. */
+/* Where a segment ends, as far as the segment, the head and the next segment show. */
 struct tidemark_tail {
     off_t end;        /* behind the last whole batch */
     off_t above_head; /* of the first batch with a seqno above the head; `end` if there is none */
@@ -90,10 +103,11 @@ struct tidemark_tail {
     bool torn; /* there is something behind `end` that is not zeros */
 };
 
-/* Reads the open segment to its end. `next_segment` is the first seqno of the one behind it, 0 for the newest.
- * ECORRUPT where it does not go on there or, in the newest one, where something that is torn had been durable: its
- * seqno is <= `head`, or a later batch says so. ELOST where the newest one ends before `head` in zeros. Further as
- * tidemark_scan_next. A torn tail that is none of this is no failure; `error` then says what it is. */
+/* Reads the open segment to its end and fills `tail`, also where it fails. `next_segment` is the first seqno of the
+ * next segment, 0 for the newest one. ECORRUPT if the next segment does not begin with the next seqno, or if, in the
+ * newest segment, a torn batch had been durable (at or below `head`, or claimed so by a later batch). ELOST if the
+ * newest segment ends before `head` in zeros. Other errors as tidemark_scan_next. Any other torn tail is no failure;
+ * `error` then says what it is. */
 int tidemark_scan_tail(struct tidemark_scan *scan, int64_t head, int64_t next_segment, struct tidemark_tail *tail,
                        tidemark_error *error);
 

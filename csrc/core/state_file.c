@@ -362,7 +362,7 @@ int tidemark_state_open(const char *path, const uint32_t *shards, size_t count, 
     return tidemark_state_open_io(&tidemark_io_system, path, shards, count, flags, state, error);
 }
 
-/* ---- asking, and the lock of a log's writer ---- */
+/* ---- asking ---- */
 
 int tidemark_state_is_current(const tidemark_state *state, tidemark_error *error) {
     const struct tidemark_file *file = state->file;
@@ -372,11 +372,8 @@ int tidemark_state_is_current(const tidemark_state *state, tidemark_error *error
     return current == 1 ? tidemark_file_is_current(file, file->live_name, file->live_fd, error) : current;
 }
 
-int tidemark_state_lock_writer(const tidemark_state *state, tidemark_error *error) {
-    const struct tidemark_file *file = state->file;
-    if (lock(file, file->fd, F_WRLCK, LOCK_WRITER, false) == 0) return 0;
-    if (errno != EAGAIN && errno != EACCES) return tidemark_file_fail_io(file, "cannot lock it", error);
-    return tidemark_fail(error, TIDEMARK_ELOCKED, "%s: another writer has this log open", file->path);
+void tidemark_state_file_id(const tidemark_state *state, unsigned char id[16]) {
+    memcpy(id, state->file->id, sizeof state->file->id);
 }
 
 /* ---- one follower per shard ---- */

@@ -10,8 +10,8 @@
 int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const uint32_t *shards, size_t count,
                            unsigned flags, tidemark_state **state, tidemark_error *error);
 
-/* Makes the caller the one writer of the log whose heads these are, until the state is closed. ELOCKED, EIO. */
-int tidemark_state_lock_writer(const tidemark_state *state, tidemark_error *error);
+/* Gives the file id of a state that is backed by files. */
+void tidemark_state_file_id(const tidemark_state *state, unsigned char id[16]);
 
 #pragma GCC visibility pop
 

@@ -15,7 +15,6 @@
 #define LOCK_ATTACH ((off_t)1 << 62)
 #define LOCK_CHANGE (LOCK_ATTACH + 1)
 #define LOCK_SAVE   (LOCK_ATTACH + 2)
-#define LOCK_WRITER (LOCK_ATTACH + 3)
 #define LOCK_SHARD  (LOCK_ATTACH + TIDEMARK_SHARDS) /* + shard */
 
 struct tidemark_file {

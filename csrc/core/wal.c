@@ -2,21 +2,22 @@
  * The writer of a log: appending, syncing, rotating, closing. Opening, with all recovery, is wal_recover.c's.
  *
  * Invariants:
- *  - A head is advanced only after a successful fdatasync of the segment that holds its record.
+ *  - A head is advanced only after a successful fdatasync of the segment that holds its record, and only if heads and
+ * lock are then still the ones on disk. A writer that opens later reads what was synced before, so two writers never
+ * both acknowledge a seqno.
  *  - A segment and its directory entry are synced before its first batch is written. It is synced and cut behind its
  * last batch before the next one is made.
  *  - After a failed write the segment is at once cut, durably, at the end of its last batch and closed: what the write
  * left could be taken for a batch (one that ends in zeros looks whole where zeros were written ahead). After a failed
  * sync, and where that cut fails, nothing more is written (poisoned).
  */
-#define _XOPEN_SOURCE 700 /* clock_gettime, O_NOFOLLOW, O_CLOEXEC */
+#define _XOPEN_SOURCE 700 /* O_NOFOLLOW, O_CLOEXEC */
 #include "wal.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "alloc.h"
@@ -42,6 +43,24 @@ static void name_of(const struct tidemark_wal_shard *shard, char name[TIDEMARK_S
 
 /* ---- segments that are open ---- */
 
+/* Fails with EREPLACED, and poisons the writer, if another writer may have the log: somebody has removed or replaced
+ * the heads or the lock. */
+static int check_owner(struct tidemark_wal *wal, tidemark_error *error) {
+    int current = tidemark_state_is_current(wal->heads, error);
+    const char *name = "heads";
+    if (current == 1) {
+        current = tidemark_log_is_locked(&wal->log, error);
+        name = "lock";
+    }
+    if (current == 1) return 0;
+    wal->poisoned = true;
+    if (current < 0) return current;
+    return tidemark_fail(error, TIDEMARK_EREPLACED,
+                         "%s/%s: was removed or replaced while this writer was open, so another writer may have the "
+                         "log: close it and open it again",
+                         wal->log.path, name);
+}
+
 static int sync_file(struct tidemark_wal *wal, struct tidemark_wal_file *file, tidemark_error *error) {
     struct tidemark_wal_shard *shard = file->shard;
     if (!file->unsynced) return 0;
@@ -50,6 +69,8 @@ static int sync_file(struct tidemark_wal *wal, struct tidemark_wal_file *file, t
         name_of(shard, name);
         return poison(wal, name, error);
     }
+    int result = check_owner(wal, error);
+    if (result < 0) return result;
     file->unsynced = false;
     (void)tidemark_state_advance(wal->heads, shard->id, shard->last_seqno);
     return 0;
@@ -171,12 +192,6 @@ static int check_usable(const struct tidemark_wal *wal, tidemark_error *error) {
     return 0;
 }
 
-static uint64_t now(void) {
-    struct timespec time;
-    (void)clock_gettime(CLOCK_REALTIME, &time);
-    return (uint64_t)time.tv_sec * 1000 + (uint64_t)time.tv_nsec / 1000000;
-}
-
 static int reserve_scratch(struct tidemark_wal *wal, size_t size, tidemark_error *error) {
     if (size <= wal->scratch_size) return 0;
     tidemark_free(wal->scratch);
@@ -210,22 +225,49 @@ static int write_batch(struct tidemark_wal *wal, struct tidemark_wal_shard *shar
     return 0;
 }
 
-int tidemark_wal_append(tidemark_wal *wal, uint32_t id, const tidemark_record *records, size_t count,
-                        int64_t *first_seqno, int64_t *last_seqno, tidemark_error *error) {
-    int result = check_usable(wal, error);
-    if (result < 0) return result;
+/* Checks the arguments of an append and gives the shard. */
+static int check_append(tidemark_wal *wal, uint32_t id, size_t count, int64_t size, struct tidemark_wal_shard **result,
+                        tidemark_error *error) {
+    int code = check_usable(wal, error);
+    if (code < 0) return code;
     struct tidemark_wal_shard *shard = find_shard(wal, id);
     if (shard == NULL) {
         if (id > TIDEMARK_SHARD_MAX)
             return tidemark_fail(error, TIDEMARK_EINVAL, "shard id out of range: %" PRIu32, id);
         return tidemark_fail(error, TIDEMARK_EUNKNOWN_SHARD, "%s: the log has no shard %" PRIu32, wal->log.path, id);
     }
-    int64_t size = tidemark_batch_size(records, count);
     if (size < 0)
         return tidemark_fail(error, TIDEMARK_EINVAL, "shard %" PRIu32 ": %s", id,
                              count == 0 ? "a batch without records" : "a batch longer than 64 MiB: append it in parts");
     if (shard->last_seqno > TIDEMARK_SEQNO_MAX - (int64_t)count)
         return tidemark_fail(error, TIDEMARK_EINVAL, "shard %" PRIu32 ": no seqno is left", id);
+    *result = shard;
+    return 0;
+}
+
+/* Syncs the shard if the header of the next batch could not say how many records are not yet durable. */
+static int limit_undurable(struct tidemark_wal *wal, struct tidemark_wal_shard *shard, tidemark_error *error) {
+    int64_t head = tidemark_state_applied_seqno(wal->heads, shard->id);
+    if (shard->last_seqno - head <= UINT32_MAX || shard->file == NULL) return 0;
+    return sync_file(wal, shard->file, error);
+}
+
+static void drop_large_scratch(struct tidemark_wal *wal) {
+    if (wal->scratch_size <= KEEP_SCRATCH) return;
+    tidemark_free(wal->scratch);
+    wal->scratch = NULL;
+    wal->scratch_size = 0;
+}
+
+int tidemark_wal_append_origin(tidemark_wal *wal, uint32_t id, const tidemark_origin *origin,
+                               const tidemark_record *records, size_t count, int64_t *first_seqno, int64_t *last_seqno,
+                               tidemark_error *error) {
+    struct tidemark_wal_shard *shard = NULL;
+    int64_t size = tidemark_batch_size(records, count, origin != NULL);
+    int result = check_append(wal, id, count, size, &shard, error);
+    if (result == 0) result = limit_undurable(wal, shard, error);
+    if (result < 0) return result;
+    int64_t written_ms = wal->log.io->clock_ms();
     tidemark_batch batch = {
         .shard = id,
         .count = (uint32_t)count,
@@ -233,18 +275,16 @@ int tidemark_wal_append(tidemark_wal *wal, uint32_t id, const tidemark_record *r
         .prev_epoch = shard->epoch,
         .first_seqno = shard->last_seqno + 1,
         .durable_seqno = tidemark_state_applied_seqno(wal->heads, id),
-        .timestamp = now(),
+        .written_ms = written_ms > 0 ? (uint64_t)written_ms : 0,
         .log_id = wal->identity.log_id,
+        .has_origin = origin != NULL,
     };
+    if (origin != NULL) batch.origin = *origin;
     result = reserve_scratch(wal, (size_t)size, error);
     if (result == 0) result = tidemark_batch_encode(&batch, records, wal->scratch, error);
     if (result == 0) result = make_room(wal, shard, batch.size, error);
     if (result == 0) result = write_batch(wal, shard, batch.size, error);
-    if (wal->scratch_size > KEEP_SCRATCH) {
-        tidemark_free(wal->scratch);
-        wal->scratch = NULL;
-        wal->scratch_size = 0;
-    }
+    drop_large_scratch(wal);
     if (result < 0) return result;
     shard->offset += (off_t)batch.size;
     shard->last_seqno += (int64_t)count;
@@ -254,6 +294,11 @@ int tidemark_wal_append(tidemark_wal *wal, uint32_t id, const tidemark_record *r
     if (first_seqno != NULL) *first_seqno = batch.first_seqno;
     if (last_seqno != NULL) *last_seqno = shard->last_seqno;
     return 0;
+}
+
+int tidemark_wal_append(tidemark_wal *wal, uint32_t shard, const tidemark_record *records, size_t count,
+                        int64_t *first_seqno, int64_t *last_seqno, tidemark_error *error) {
+    return tidemark_wal_append_origin(wal, shard, NULL, records, count, first_seqno, last_seqno, error);
 }
 
 int tidemark_wal_sync(tidemark_wal *wal, tidemark_error *error) {
@@ -303,11 +348,11 @@ tidemark_state *tidemark_wal_heads(const tidemark_wal *wal) {
     return wal->heads;
 }
 
-uint32_t tidemark_wal_epoch(const tidemark_wal *wal) {
+uint64_t tidemark_wal_epoch(const tidemark_wal *wal) {
     return wal->identity.epoch;
 }
 
-uint64_t tidemark_wal_log_id(const tidemark_wal *wal) {
+uint32_t tidemark_wal_log_id(const tidemark_wal *wal) {
     return wal->identity.log_id;
 }
 

@@ -17,9 +17,9 @@
 
 struct tidemark_wal_reader {
     tidemark_wal_source *source;   /* a reference */
-    uint64_t turn, directory_turn; /* of the source, as far as it was found to go with what was read */
+    uint64_t turn, history_turn;   /* of the source, as far as it was found to go with what was read */
     struct tidemark_cursor cursor; /* while closed it stands before the first record that is wanted */
-    int64_t archive_head;          /* where the source has no heads */
+    int64_t archive_head;          /* if the source is an archive */
     int64_t after_seqno;           /* batches that end there or before are passed over */
     tidemark_batch batch;          /* the one at the cursor; size 0: not yet looked at */
 };
@@ -93,9 +93,9 @@ static bool is_segment_replaced(const struct tidemark_cursor *cursor) {
     return found == 0 && !tidemark_is_same_file(cursor->io->fstat(cursor->fd, &ours), &ours, found, &there);
 }
 
-/* Before anything else is done with heads that are new to the reader: whether they go with what was read. They were
- * opened by path, the segments are read from a directory that is open. EUNKNOWN_SHARD, EFOREIGN, and EREPLACED where
- * directory or segment are other ones; then nothing more is read. */
+/* Called when the source has opened heads that are new to the reader: checks that they belong to the log that this
+ * reader has been reading. Heads with another file id are those of another history, even in the same directory.
+ * EUNKNOWN_SHARD, EFOREIGN, EREPLACED; then nothing more is read. */
 static int settle(struct tidemark_wal_reader *reader, tidemark_error *error) {
     const tidemark_wal_source *source = reader->source;
     struct tidemark_cursor *cursor = &reader->cursor;
@@ -106,7 +106,7 @@ static int settle(struct tidemark_wal_reader *reader, tidemark_error *error) {
     if (cursor->log_id != 0 && source->log_id != 0 && source->log_id != cursor->log_id)
         return tidemark_fail(error, TIDEMARK_EFOREIGN,
                              "%s: another log has taken the place of the one that was read here", cursor->path);
-    if (reader->directory_turn != source->directory_turn || is_segment_replaced(cursor))
+    if (reader->history_turn != source->history_turn || is_segment_replaced(cursor))
         return tidemark_fail(error, TIDEMARK_EREPLACED, "%s: was replaced since it was opened: open a new reader",
                              cursor->path);
     if (cursor->log_id == 0) cursor->log_id = source->log_id;
@@ -114,22 +114,31 @@ static int settle(struct tidemark_wal_reader *reader, tidemark_error *error) {
     return 0;
 }
 
-/* The head of an archive: its last whole record. */
+/* Finds the head of an archive: what its heads say or, without them, its last whole record. Damage there is no failure
+ * yet: all before it can be read, and the reader then says what is wrong. */
 static int find_archive_head(struct tidemark_wal_reader *reader, tidemark_error *error) {
     struct tidemark_scan scan = {.cursor = reader->cursor};
     struct tidemark_segment *segments;
     struct tidemark_tail tail;
     size_t count;
+    if (reader->source->archive_heads != NULL) {
+        reader->archive_head = tidemark_state_applied_seqno(reader->source->archive_heads, scan.cursor.shard);
+        if (reader->archive_head >= 0) return 0;
+        return tidemark_fail(error, TIDEMARK_EUNKNOWN_SHARD, "%s: the log has no shard %" PRIu32, reader->cursor.path,
+                             scan.cursor.shard);
+    }
     int result = list_segments(reader, &segments, &count, error);
     if (result < 0) return result;
     if (count == 0)
         result = tidemark_fail(error, TIDEMARK_EUNKNOWN_SHARD, "%s: the log has no segment of shard %" PRIu32,
                                reader->cursor.path, scan.cursor.shard);
+    tidemark_log_set_evidence(&scan, NULL);
     if (result == 0) result = tidemark_scan_begin(&scan, error);
     if (result == 0) {
         result = tidemark_scan_open(&scan, segments[count - 1].first_seqno, error);
         if (result == 0) result = tidemark_scan_tail(&scan, 0, 0, &tail, error);
-        reader->archive_head = scan.cursor.last_seqno;
+        reader->archive_head = scan.cursor.last_seqno + (result == TIDEMARK_ECORRUPT);
+        if (result == TIDEMARK_ECORRUPT) result = 0;
         tidemark_scan_end(&scan);
     }
     tidemark_free(segments);
@@ -146,7 +155,7 @@ static int open_reader(tidemark_wal_source *source, uint32_t shard, int64_t afte
         return code;
     }
     reader->source = source;
-    reader->directory_turn = source->directory_turn;
+    reader->history_turn = source->history_turn;
     reader->after_seqno = after_seqno;
     reader->cursor = (struct tidemark_cursor){.io = source->log.io,
                                               .directory = source->log.directory,
@@ -293,9 +302,8 @@ int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidema
     }
 }
 
-int tidemark_wal_reader_read(tidemark_wal_reader *reader, void *bytes, tidemark_error *error) {
+int tidemark_wal_reader_read(tidemark_wal_reader *reader, void *bytes, tidemark_batch *batch, tidemark_error *error) {
     struct tidemark_cursor *cursor = &reader->cursor;
-    tidemark_batch batch;
     tidemark_error why;
     if (reader->batch.size == 0)
         return tidemark_fail(error, TIDEMARK_EINVAL, "there is no batch to read: wait for one first");
@@ -306,7 +314,7 @@ int tidemark_wal_reader_read(tidemark_wal_reader *reader, void *bytes, tidemark_
                                         reader->batch.first_seqno);
         return tidemark_cursor_fail(cursor, error, TIDEMARK_EIO, "cannot read it: %s", strerror(errno));
     }
-    int result = tidemark_batch_decode(bytes, reader->batch.size, &batch, &why);
+    int result = tidemark_batch_decode(bytes, reader->batch.size, batch, &why);
     if (result < 0)
         return tidemark_cursor_fail(cursor, error, result, "shard %" PRIu32 ": %s", cursor->shard, why.message);
     tidemark_cursor_pass(cursor, &reader->batch);

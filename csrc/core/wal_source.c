@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
 #include "alloc.h"
 #include "error.h"
@@ -29,10 +30,15 @@ bool tidemark_is_same_file(int result, const struct stat *status, int other_resu
     return result == 0 && other_result == 0 && status->st_dev == other->st_dev && status->st_ino == other->st_ino;
 }
 
-/* Opens the heads that stand at the path of `log` and reads who they are. EREPLACED where that path names another
- * directory by then. */
-static int open_heads(const struct tidemark_log *log, tidemark_state **result, uint64_t *log_id,
-                      tidemark_error *error) {
+struct opened_heads {
+    tidemark_state *state;
+    uint32_t log_id;
+    unsigned char id[16]; /* of the file */
+};
+
+/* Opens the heads at the path of `log` and reads their identity. EREPLACED if the path names another directory by then.
+ */
+static int open_heads(const struct tidemark_log *log, struct opened_heads *result, tidemark_error *error) {
     struct tidemark_log_identity identity;
     struct stat ours, there;
     tidemark_state *heads;
@@ -40,15 +46,37 @@ static int open_heads(const struct tidemark_log *log, tidemark_state **result, u
     if (code < 0) return code;
     code = tidemark_log_read_identity(log, heads, &identity, error);
     if (code == 0 && !tidemark_is_same_file(log->io->fstat(log->directory, &ours), &ours,
-                                            log->io->fstatat(AT_FDCWD, log->path, &there, 0), &there))
+                                            log->io->fstatat(AT_FDCWD, log->place, &there, 0), &there))
         code = tidemark_fail(error, TIDEMARK_EREPLACED, "%s: was replaced while it was opened", log->path);
     if (code < 0) {
         tidemark_state_release(heads);
         return code;
     }
-    *result = heads;
-    *log_id = identity.log_id;
+    *result = (struct opened_heads){.state = heads, .log_id = identity.log_id};
+    tidemark_state_file_id(heads, result->id);
     return 0;
+}
+
+/* Gives the source the heads that were opened. */
+static void take_heads(tidemark_wal_source *source, const struct opened_heads *heads) {
+    if (memcmp(source->heads_id, heads->id, sizeof heads->id) != 0) source->history_turn++;
+    tidemark_state_release(source->heads);
+    source->heads = heads->state;
+    source->log_id = heads->log_id;
+    memcpy(source->heads_id, heads->id, sizeof heads->id);
+    source->turn++;
+}
+
+/* Opens the heads of an archive, if it has some. They do not move: nobody writes an archive. */
+static int copy_heads(tidemark_wal_source *source, tidemark_error *error) {
+    struct opened_heads heads;
+    int code = open_heads(&source->log, &heads, error);
+    if (code == TIDEMARK_ENOT_FOUND) return 0;
+    if (code < 0) return code;
+    code = tidemark_state_clone(heads.state, &source->archive_heads, error);
+    source->log_id = heads.log_id;
+    tidemark_state_release(heads.state);
+    return code;
 }
 
 int tidemark_wal_source_open_io(const struct tidemark_io *io, const char *directory, bool archive,
@@ -60,9 +88,11 @@ int tidemark_wal_source_open_io(const struct tidemark_io *io, const char *direct
         tidemark_free(source);
         return code;
     }
-    source->references = source->turn = source->directory_turn = 1;
+    source->references = source->turn = 1;
     source->looked_at = tidemark_monotonic();
-    if (!archive) code = open_heads(&source->log, &source->heads, &source->log_id, error);
+    struct opened_heads heads;
+    code = archive ? copy_heads(source, error) : open_heads(&source->log, &heads, error);
+    if (code == 0 && !archive) take_heads(source, &heads);
     if (code < 0) tidemark_wal_source_close(source);
     else *result = source;
     return code;
@@ -86,33 +116,30 @@ int tidemark_wal_source_open(const char *directory, tidemark_wal_source **result
 void tidemark_wal_source_close(tidemark_wal_source *source) {
     if (source == NULL || --source->references > 0) return;
     tidemark_state_release(source->heads);
+    tidemark_state_release(source->archive_heads);
     tidemark_log_close(&source->log);
     tidemark_free(source);
 }
 
 /* ---- looking whether it is still what is on disk ---- */
 
-/* Opens what stands at the path now. */
-static int open_anew(tidemark_wal_source *source, tidemark_error *error) {
+/* Opens what is at the path now. */
+static int open_again(tidemark_wal_source *source, tidemark_error *error) {
     struct tidemark_log there;
     struct stat ours, theirs;
-    tidemark_state *heads;
-    uint64_t log_id;
-    int code = tidemark_log_open(source->log.io, source->log.path, &there, error);
+    struct opened_heads heads;
+    int code = tidemark_log_open(source->log.io, source->log.place, &there, error);
     if (code < 0) return code;
-    code = open_heads(&there, &heads, &log_id, error);
+    code = open_heads(&there, &heads, error);
     if (code == 0) {
         int found = there.io->fstat(source->log.directory, &ours);
         if (!tidemark_is_same_file(found, &ours, there.io->fstat(there.directory, &theirs), &theirs)) {
             int before = source->log.directory;
             source->log.directory = there.directory;
             there.directory = before;
-            source->directory_turn++;
+            source->history_turn++;
         }
-        tidemark_state_release(source->heads);
-        source->heads = heads;
-        source->log_id = log_id;
-        source->turn++;
+        take_heads(source, &heads);
     }
     tidemark_log_close(&there);
     return code;
@@ -122,7 +149,7 @@ static int open_anew(tidemark_wal_source *source, tidemark_error *error) {
  * which may only have been moved. Where nothing has the path that one is still the log. */
 static bool is_directory_replaced(const struct tidemark_log *log) {
     struct stat ours, there;
-    int found = log->io->fstatat(AT_FDCWD, log->path, &there, 0);
+    int found = log->io->fstatat(AT_FDCWD, log->place, &there, 0);
     return found == 0 && !tidemark_is_same_file(log->io->fstat(log->directory, &ours), &ours, found, &there);
 }
 
@@ -131,7 +158,7 @@ static int look(tidemark_wal_source *source, tidemark_error *error) {
     struct tidemark_log_identity identity;
     int current = tidemark_state_is_current(source->heads, error);
     if (current < 0) return current;
-    if (current == 0 || is_directory_replaced(&source->log)) return open_anew(source, error);
+    if (current == 0 || is_directory_replaced(&source->log)) return open_again(source, error);
     if (source->log_id != 0) return 0;
     int code = tidemark_log_read_identity(&source->log, source->heads, &identity, error);
     if (code == 0) source->log_id = identity.log_id;
@@ -145,6 +172,11 @@ int tidemark_wal_source_look(tidemark_wal_source *source, double time, tidemark_
     }
     if (source->failure.code == 0) return 0;
     return tidemark_fail(error, source->failure.code, "%s", source->failure.message);
+}
+
+uint32_t tidemark_wal_source_log_id(tidemark_wal_source *source) {
+    (void)tidemark_wal_source_look(source, tidemark_monotonic(), NULL);
+    return source->log_id;
 }
 
 tidemark_state *tidemark_wal_source_heads(tidemark_wal_source *source) {

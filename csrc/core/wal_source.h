@@ -10,17 +10,20 @@
 
 struct tidemark_wal_source {
     struct tidemark_log log;
-    tidemark_state *heads;   /* NULL: an archive */
-    uint64_t log_id;         /* 0: not known, a writer is just making it */
-    uint64_t turn;           /* another number each time heads are opened, from 1 on */
-    uint64_t directory_turn; /* the same for a directory that is not the one before */
-    double looked_at;        /* when it was last seen whether the heads are the ones on disk */
-    tidemark_error failure;  /* of that look; code 0: none */
-    size_t references;       /* the source's handle and its readers */
+    tidemark_state *heads;         /* NULL: an archive */
+    tidemark_state *archive_heads; /* of an archive that has heads: a copy in memory, of the moment of opening */
+    uint32_t log_id;               /* 0: not known, a writer is just making it */
+    unsigned char heads_id[16];    /* the file id of the heads */
+    uint64_t turn;                 /* another number each time heads are opened, from 1 on */
+    uint64_t history_turn;         /* the same if the heads have another file id, or the path another directory */
+    double looked_at;              /* when it was last seen whether the heads are the ones on disk */
+    tidemark_error failure;        /* of that look; code 0: none */
+    size_t references;             /* the source's handle and its readers */
     _Atomic(bool) interrupted;
 };
 
-/* As tidemark_wal_source_open, but the log need not be named yet; or of an archive, without heads. */
+/* As tidemark_wal_source_open, but the log need not be named yet. An `archive` ends where its heads say or, if it has
+ * none, after its last whole record. */
 int tidemark_wal_source_open_io(const struct tidemark_io *io, const char *directory, bool archive,
                                 tidemark_wal_source **source, tidemark_error *error);
 

@@ -71,7 +71,7 @@ static int verify_shards(struct tidemark_scan *scan, const struct tidemark_segme
 int tidemark_wal_verify_io(const struct tidemark_io *io, const char *directory, tidemark_wal_report *report,
                            tidemark_error *error) {
     struct tidemark_log log;
-    struct tidemark_log_identity identity = {0, 0};
+    struct tidemark_log_identity identity = {0};
     struct tidemark_segment *segments = NULL;
     tidemark_state *heads = NULL, *marks = NULL;
     tidemark_error ignored;
@@ -89,6 +89,7 @@ int tidemark_wal_verify_io(const struct tidemark_io *io, const char *directory, 
         result = tidemark_fail(error, TIDEMARK_ENOT_FOUND, "%s: there is no log in it", directory);
     struct tidemark_scan scan = {
         .cursor = {.io = io, .directory = log.directory, .path = log.path, .fd = -1, .log_id = identity.log_id}};
+    tidemark_log_set_evidence(&scan, heads != NULL ? &identity : NULL);
     if (result == 0) result = tidemark_scan_begin(&scan, error);
     if (result == 0) {
         result = verify_shards(&scan, segments, count, marks, report, error);
@@ -107,8 +108,23 @@ int tidemark_wal_verify(const char *directory, tidemark_wal_report *report, tide
 
 /* ---- prune ---- */
 
-/* The first removable segments. The next one must begin at or below the head, so that it holds a durable record: of the
- * last record one must know the epoch. Oldest first, so that what is left never has a hole. */
+/* Removes the cut tails of a shard up to the segment that begins with `most`. */
+struct cut_tails {
+    const struct tidemark_log *log;
+    uint32_t shard;
+    int64_t most;
+};
+
+static int remove_cut_tail(void *context, const char *name) {
+    const struct cut_tails *tails = context;
+    struct tidemark_segment segment;
+    if (!tidemark_cut_parse(name, &segment) || segment.shard != tails->shard || segment.first_seqno > tails->most)
+        return 0;
+    return tails->log->io->unlinkat(tails->log->directory, name, 0) < 0 && errno != ENOENT ? -1 : 0;
+}
+
+/* Removes the first removable segments, oldest first, so that what is left never has a hole, and the tails that were
+ * cut from them. The next segment must begin at or below the head: of the last record the epoch must stay known. */
 static int remove_segments(const struct tidemark_log *log, const struct tidemark_segment *segments, size_t count,
                            int64_t upto, int64_t head, tidemark_error *error) {
     int removed = 0;
@@ -120,8 +136,11 @@ static int remove_segments(const struct tidemark_log *log, const struct tidemark
             return tidemark_fail(error, TIDEMARK_EIO, "%s/%s: cannot remove it: %s", log->path, name, strerror(errno));
         removed++;
     }
-    if (removed > 0 && log->io->fsync(log->directory) < 0)
-        return tidemark_io_fail(error, log->path, "", "cannot sync it");
+    if (removed == 0) return 0;
+    struct cut_tails tails = {log, segments[0].shard, segments[removed - 1].first_seqno};
+    if (log->io->list(log->directory, remove_cut_tail, &tails) < 0)
+        return tidemark_io_fail(error, log->path, "", "cannot remove the tails that were cut from pruned segments");
+    if (log->io->fsync(log->directory) < 0) return tidemark_io_fail(error, log->path, "", "cannot sync it");
     return removed;
 }
 

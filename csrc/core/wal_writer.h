@@ -2,6 +2,7 @@
 #ifndef TIDEMARK_CORE_WAL_WRITER_H
 #define TIDEMARK_CORE_WAL_WRITER_H
 
+#include "segment.h"
 #include "wal.h"
 
 #pragma GCC visibility push(hidden)
@@ -17,7 +18,7 @@ struct tidemark_wal_file {
 
 struct tidemark_wal_shard {
     uint32_t id;
-    uint32_t epoch;                 /* of the last record; 0 before the first one */
+    uint64_t epoch;                 /* of the last record; 0 before the first one */
     int64_t last_seqno;             /* written, not yet durable where the file is unsynced */
     int64_t segment;                /* its first seqno; 0: the next append makes one */
     off_t offset;                   /* of the next batch in the segment */
@@ -49,6 +50,32 @@ struct tidemark_wal {
 
 /* Closes and frees all of it, and writes nothing. */
 void tidemark_wal_free(struct tidemark_wal *wal);
+
+/* ---- recovery: wal_recover.c ---- */
+
+/* What recovery found of a shard and has to do about it. The array of a log is parallel to wal->shards. */
+struct tidemark_repair {
+    struct tidemark_segment segment; /* the newest one; first_seqno 0: the shard has none */
+    struct tidemark_tail tail;
+    off_t size;   /* of the newest segment's file */
+    int64_t head; /* the last seqno that had been durable; 0 if the heads do not know the shard */
+    bool lost;    /* the log ends before `head`, at wal->shards[].last_seqno; or there are no heads that say so */
+    char where[TIDEMARK_SEGMENT_NAME + 32]; /* of a loss: "NAME: offset N", or "" */
+};
+
+/* Adds a sentence to what tidemark_wal_recovery gives. ENOMEM. */
+__attribute__((format(printf, 3, 4))) int tidemark_wal_tell(struct tidemark_wal *wal, tidemark_error *error,
+                                                            const char *format, ...);
+
+/* Reads what is needed of the segments, ascending. Sets last_seqno and epoch of all shards, and fills `repairs`. Learns
+ * the log id and the highest epoch. wal->heads may be NULL. Changes no file. ECORRUPT, EFOREIGN, EUNSUPPORTED, EIO,
+ * ENOMEM; a loss is no failure. */
+int tidemark_wal_read_shards(struct tidemark_wal *wal, const struct tidemark_segment *segments, size_t count,
+                             struct tidemark_repair *repairs, tidemark_error *error);
+
+/* Makes the newest segment of every shard end, durably, after its last whole batch. A tail that is not zeros is kept in
+ * a file of its own before it is cut. EIO, ENOMEM. */
+int tidemark_wal_repair_shards(struct tidemark_wal *wal, const struct tidemark_repair *repairs, tidemark_error *error);
 
 #pragma GCC visibility pop
 

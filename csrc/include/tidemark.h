@@ -35,7 +35,7 @@ extern "C" {
 #define TIDEMARK_VERSION "0.1.0"
 
 /* Changes with the layout of a state in memory. States pass only between builds of the same ABI. */
-#define TIDEMARK_ABI 3
+#define TIDEMARK_ABI 4
 
 #define TIDEMARK_SHARD_MAX 65535
 #define TIDEMARK_SEQNO_MAX INT64_MAX
@@ -54,7 +54,7 @@ enum {
     TIDEMARK_EIO = -3,            /* a system call failed: the message says which, where and why */
     TIDEMARK_EUNKNOWN_SHARD = -4, /* the state does not track that shard */
     TIDEMARK_ECORRUPT = -5,       /* bytes or a file are damaged; they are left as they are */
-    TIDEMARK_EUNSUPPORTED = -6,   /* a newer format, or not for this kind of state */
+    TIDEMARK_EUNSUPPORTED = -6,   /* another version of a format, or not for this kind of state */
     TIDEMARK_ENOT_FOUND = -7,     /* no such file, or no such note */
     TIDEMARK_EDENIED = -8,        /* a file is a link, not a plain file, or of another user */
     TIDEMARK_EREADONLY = -9,      /* the state was opened to read */
@@ -65,14 +65,15 @@ enum {
     TIDEMARK_ELOCKED = -14,       /* another writer has the log, or another follower the shard */
     TIDEMARK_ETIMEOUT = -15,      /* nothing came in time */
     TIDEMARK_EFENCED = -16,       /* an epoch that is not above the last one */
-    TIDEMARK_ELOST = -17,         /* the log ends before what had been durable */
+    TIDEMARK_ELOST = -17,         /* the log ends before a record that had been durable, or it has no heads */
     TIDEMARK_EFOREIGN = -18,      /* a segment or batch of another log or shard */
     TIDEMARK_EPRUNED = -19,       /* the records asked for were pruned */
     TIDEMARK_EEND = -20,          /* the end of an archived log */
     TIDEMARK_EGAP = -21,          /* records are missing before a batch: the follower in Lua */
     TIDEMARK_EDIVERGED = -22,     /* the follower holds records that the leader does not have: the same */
     TIDEMARK_EAPPLY_FAILED = -23, /* apply or flush failed for good: the same */
-    TIDEMARK_EINTERRUPTED = -24   /* tidemark_state_interrupt ended the wait */
+    TIDEMARK_EINTERRUPTED = -24,  /* tidemark_state_interrupt ended the wait */
+    TIDEMARK_EAHEAD = -25         /* a seqno above the head */
 };
 
 typedef struct tidemark_error {
@@ -268,43 +269,65 @@ TIDEMARK_API void tidemark_state_unlock_shard(tidemark_state *state, uint32_t sh
 
 #define TIDEMARK_BATCH_HEADER 64       /* bytes */
 #define TIDEMARK_BATCH_MAX    67108864 /* bytes, header included */
-#define TIDEMARK_EPOCH_MAX    UINT32_MAX
+
+/* An epoch is the term of one leader of a log: seconds since 1970 in the upper 33 bits, 30 random bits below. Two
+ * writers on copies of one log get different epochs, whatever their clocks say, except with a chance of 2^-30 where
+ * they open it in the same second. The epochs of a log ascend. */
+#define TIDEMARK_EPOCH_MAX          INT64_MAX
+#define TIDEMARK_EPOCH_EXPLICIT_MAX (INT64_MAX / 2) /* the highest that a caller may ask for: 2^62 - 1 */
+#define TIDEMARK_EPOCH_TEXT         32              /* bytes of the longest text of an epoch, its NUL included */
+
+/* Writes the epoch as people see it, such as "2026-11-27T10:04:11Z#1f3a09c2": its second in UTC and its low 30 bits.
+ * Returns `text`. */
+TIDEMARK_API const char *tidemark_epoch_text(uint64_t epoch, char text[TIDEMARK_EPOCH_TEXT]);
 
 typedef struct tidemark_record {
     const void *bytes; /* any; the caller's, or in the batch */
     size_t length;
 } tidemark_record;
 
-/* What the header of a batch says. */
+/* Where the records of a batch were first written, if that was in another history. */
+typedef struct tidemark_origin {
+    uint32_t log_id; /* 0: there is no origin */
+    uint64_t epoch;
+    int64_t first_seqno; /* of the first record of the batch */
+} tidemark_origin;
+
+/* What a batch says of its records. */
 typedef struct tidemark_batch {
     uint32_t shard;
     uint32_t count;        /* records, at least 1 */
-    uint32_t epoch;        /* of the records, at least 1 */
-    uint32_t prev_epoch;   /* of the record before the first one; 0 before record 1 */
+    uint64_t epoch;        /* of the records, 1..TIDEMARK_EPOCH_MAX */
+    uint64_t prev_epoch;   /* of the record before the first one; 0 before record 1, and only there */
     int64_t first_seqno;   /* at least 1; the last one is first_seqno + count - 1 */
-    int64_t durable_seqno; /* the head of the shard when the batch was written; less than first_seqno */
-    uint64_t timestamp;    /* milliseconds since 1970 */
-    uint64_t log_id;       /* not 0 */
-    size_t size;           /* bytes of the whole batch, header included */
+    int64_t durable_seqno; /* the head of the shard when the batch was written: first_seqno - 1, or less by at most
+                              UINT32_MAX */
+    uint64_t written_ms;   /* milliseconds since 1970; at most INT64_MAX */
+    uint32_t log_id;       /* not 0 */
+    int has_origin;        /* not 0: the payload begins with an origin */
+    tidemark_origin origin;
+    size_t size; /* bytes of the whole batch, header included */
 } tidemark_batch;
 
-/* How many bytes a batch of these records has. EINVAL where it would have more than TIDEMARK_BATCH_MAX or no record. */
-TIDEMARK_API int64_t tidemark_batch_size(const tidemark_record *records, size_t count);
+/* Returns the bytes that a batch of these records has, with an origin where `has_origin` is not 0. EINVAL for a batch
+ * of more than TIDEMARK_BATCH_MAX bytes or without a record. */
+TIDEMARK_API int64_t tidemark_batch_size(const tidemark_record *records, size_t count, int has_origin);
 
-/* Writes a batch of `batch->count` records, which must be as many bytes as tidemark_batch_size says, and sets
- * batch->size. EINVAL, and nothing is written, for a field out of its range. */
+/* Writes a batch of `batch->count` records into `bytes`, which has room for what tidemark_batch_size says, and sets
+ * batch->size. The origin is written if batch->has_origin is not 0. EINVAL for a field out of its range; then nothing
+ * is written. */
 TIDEMARK_API int tidemark_batch_encode(tidemark_batch *batch, const tidemark_record *records, void *bytes,
                                        tidemark_error *error);
 
-/* Reads the header at `bytes`, of which there are `size`, 64 or more; the payload need not be there. ECORRUPT,
- * EUNSUPPORTED. */
+/* Reads the header at `bytes`, of which there are `size`, 64 or more. The payload need not be there, so batch->origin
+ * is not read. ECORRUPT; EUNSUPPORTED for a whole header of another version or with unknown flags. */
 TIDEMARK_API int tidemark_batch_decode_header(const void *bytes, size_t size, tidemark_batch *batch,
                                               tidemark_error *error);
 
 /* Reads and checks a whole batch of exactly `size` bytes. ECORRUPT, EUNSUPPORTED. */
 TIDEMARK_API int tidemark_batch_decode(const void *bytes, size_t size, tidemark_batch *batch, tidemark_error *error);
 
-/* Record `position`, 0..count-1, of a batch that tidemark_batch_decode has found whole. */
+/* Returns record `position`, 0..count-1, of a batch that tidemark_batch_decode has accepted. */
 TIDEMARK_API tidemark_record tidemark_batch_record(const void *bytes, const tidemark_batch *batch, uint32_t position);
 
 /* ---- the log: a directory of segments and heads, docs/formats.md ---- */
@@ -315,27 +338,41 @@ typedef struct tidemark_wal tidemark_wal;
 typedef struct tidemark_wal_options {
     const uint32_t *shards; /* to be there, besides those that the log has; may be NULL */
     size_t shard_count;
-    uint32_t epoch;         /* 0: the last one + 1 */
-    uint64_t segment_bytes; /* a segment is closed when the next batch would make it longer; 0: 64 MiB */
-    int unsynced;           /* not 0: appends are durable only after tidemark_wal_sync */
+    uint64_t epoch;                   /* 0: a new one, from the clock; else 1..TIDEMARK_EPOCH_EXPLICIT_MAX */
+    uint64_t segment_bytes;           /* a segment is closed when the next batch would make it longer; 0: 64 MiB */
+    int unsynced;                     /* not 0: appends are durable only after tidemark_wal_sync */
+    const tidemark_mark *accept_loss; /* for each shard that ELOST names, the seqno at which ELOST says it ends */
+    size_t accept_loss_count;
 } tidemark_wal_options;
 
-/* Opens the log in `directory` for writing, making it if need be, and begins a new epoch. Recovers what an earlier
- * writer left: a torn tail is cut, whole batches above the heads are made durable; tidemark_wal_recovery tells.
- * `options` may be NULL. ELOCKED where another writer has it; EFENCED for an epoch not above the last one; ELOST,
- * ECORRUPT, EFOREIGN where the log is not what was durable, then nothing is cut; EINVAL where there would be no shard;
- * further what tidemark_state_open gives for `heads`. */
+/* Opens the log in `directory` for writing, making it if need be, and begins a new epoch, which is higher than every
+ * one that the log has. Recovers what an earlier writer left: a torn tail is cut and kept in a file of its own, whole
+ * batches above the heads are made durable; tidemark_wal_recovery describes it. `options` may be NULL.
+ *
+ * ELOST if a shard ends before a record that had been durable, or if there are segments but no heads that can be read.
+ * The message gives for each shard the seqno at which it ends; the caller may repeat these in `accept_loss` to go on
+ * without the lost records. The old heads are then kept as heads.lost-EPOCH.
+ *
+ * ELOCKED if another writer has the log; EFENCED for an epoch that is not above the last one; ECORRUPT, EFOREIGN,
+ * EUNSUPPORTED for damage, another log and another version; EINVAL if there would be no shard; further what
+ * tidemark_state_open gives for `heads`. After an error no segment is cut or removed. */
 TIDEMARK_API int tidemark_wal_open(const char *directory, const tidemark_wal_options *options, tidemark_wal **wal,
                                    tidemark_error *error);
 
 /* Writes one batch of `count` records, at least 1, and makes it durable unless options.unsynced. Gives the seqnos of
  * its first and last record; either pointer may be NULL. EINVAL, EUNKNOWN_SHARD, ENOMEM, EPOISONED, EFORKED, EIO.
- * After an EIO that poisons the writer (a sync failed, or a failed write could not be cut off) the records may be there
- * after the next opening or not; after any other error they are not there. */
+ * EREPLACED if heads or lock are no longer the ones on disk, so that another writer may have the log. After EREPLACED,
+ * and after an EIO that poisons the writer (a sync failed, or a failed write could not be cut off), the records may be
+ * there after the next opening or not; after any other error they are not there. */
 TIDEMARK_API int tidemark_wal_append(tidemark_wal *wal, uint32_t shard, const tidemark_record *records, size_t count,
                                      int64_t *first_seqno, int64_t *last_seqno, tidemark_error *error);
 
-/* Makes all that was appended durable and visible to readers. EPOISONED, EIO. */
+/* The same for records that were first written in another history, which the batch says in its origin. */
+TIDEMARK_API int tidemark_wal_append_origin(tidemark_wal *wal, uint32_t shard, const tidemark_origin *origin,
+                                            const tidemark_record *records, size_t count, int64_t *first_seqno,
+                                            int64_t *last_seqno, tidemark_error *error);
+
+/* Makes all that was appended durable and visible to readers. EPOISONED, EREPLACED, EIO. */
 TIDEMARK_API int tidemark_wal_sync(tidemark_wal *wal, tidemark_error *error);
 
 /* Syncs, cuts the segments to size, checkpoints the heads and frees the writer, also where one of these fails:
@@ -346,15 +383,16 @@ TIDEMARK_API int tidemark_wal_close(tidemark_wal *wal, tidemark_error *error);
  * for as long, also after tidemark_wal_close. */
 TIDEMARK_API tidemark_state *tidemark_wal_heads(const tidemark_wal *wal);
 
-TIDEMARK_API uint32_t tidemark_wal_epoch(const tidemark_wal *wal);
-TIDEMARK_API uint64_t tidemark_wal_log_id(const tidemark_wal *wal);
+TIDEMARK_API uint64_t tidemark_wal_epoch(const tidemark_wal *wal);
+TIDEMARK_API uint32_t tidemark_wal_log_id(const tidemark_wal *wal);
 
 /* What recovery did in this opening (not in one before that failed later on), a sentence for each change (shard, file,
  * offset, bytes), or NULL when `position` is past the last one. */
 TIDEMARK_API const char *tidemark_wal_recovery(const tidemark_wal *wal, size_t position);
 
-/* Removes the segments of `shard` whose records are all <= `upto`, oldest first, but never one that holds the head. How
- * many were removed. Needs no writer. EINVAL, ENOT_FOUND, EUNKNOWN_SHARD, EIO. */
+/* Removes the segments of `shard` whose records are all <= `upto`, oldest first, but never one that holds the head, and
+ * the tails that recovery cut from them. Returns how many segments were removed. Needs no writer. EINVAL, ENOT_FOUND,
+ * EUNKNOWN_SHARD, EIO. */
 TIDEMARK_API int tidemark_wal_prune(const char *directory, uint32_t shard, int64_t upto, tidemark_error *error);
 
 typedef struct tidemark_wal_report {
@@ -391,6 +429,15 @@ TIDEMARK_API int tidemark_wal_source_reader(tidemark_wal_source *source, uint32_
  * they are opened anew when the log's files are other ones. */
 TIDEMARK_API tidemark_state *tidemark_wal_source_heads(tidemark_wal_source *source);
 
+/* Returns the id of the log, 0 while its first writer is just making it. */
+TIDEMARK_API uint32_t tidemark_wal_source_log_id(tidemark_wal_source *source);
+
+/* Gives the epoch of a record, for log matching: two histories that have the same epoch at one seqno are the same up to
+ * there. 0 for seqno 0; known for every seqno from the one before the log's first record up to the head. EPRUNED below,
+ * EAHEAD above the head; EUNKNOWN_SHARD, EINVAL, ECORRUPT, ELOST, ENOMEM, EIO. */
+TIDEMARK_API int tidemark_wal_source_epoch(tidemark_wal_source *source, uint32_t shard, int64_t seqno, uint64_t *epoch,
+                                           tidemark_error *error);
+
 /* Waits until the head of one of the shards is above the seqno given for it, and gives the first such shard; one that
  * the log does not have does not move. `timeout` and sleep are those of tidemark_state_wait_any. EINVAL, ETIMEOUT,
  * EINTERRUPTED. */
@@ -404,7 +451,8 @@ TIDEMARK_API void tidemark_wal_source_interrupt(tidemark_wal_source *source);
 /* Drops the caller's handle; its readers keep what they need. NULL is let pass. */
 TIDEMARK_API void tidemark_wal_source_close(tidemark_wal_source *source);
 
-#define TIDEMARK_READ_ARCHIVE 1u /* the log has no `heads`: read to the last whole batch, then EEND */
+/* Nobody writes the log any more: read to its heads or, if it has none, to the last whole batch, then EEND. */
+#define TIDEMARK_READ_ARCHIVE 1u
 
 /* A reader with a source of its own, that is with five descriptors. As tidemark_wal_source_reader; also ENOT_FOUND, and
  * what tidemark_state_open gives for `heads`. */
@@ -413,14 +461,16 @@ TIDEMARK_API int tidemark_wal_reader_open(const char *directory, uint32_t shard,
 
 /* Waits until the next batch is durable, for `timeout` seconds at most (0: does not wait; negative: for ever), and
  * gives its header. Blocks the OS thread, asleep until the writer wakes it. ETIMEOUT; EINTERRUPTED; EEND in an archive;
- * EPRUNED; EREPLACED where another directory or segment has taken the place of the one that is read, for a new reader;
- * ECORRUPT, EFOREIGN with file and offset; EINTR does not end it. */
+ * EPRUNED; EREPLACED if other heads (with another file id), another directory or another segment have taken the place
+ * of those that are read: open a new reader; ECORRUPT, EFOREIGN with file and offset; EINTR does not end it. */
 TIDEMARK_API int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidemark_batch *batch,
                                           tidemark_error *error);
 
-/* Reads the batch whose header tidemark_wal_reader_wait has just given to `bytes`, batch->size of them, checks it whole
- * and moves on. ECORRUPT, EIO; then the reader stays where it is. */
-TIDEMARK_API int tidemark_wal_reader_read(tidemark_wal_reader *reader, void *bytes, tidemark_error *error);
+/* Reads the batch whose header tidemark_wal_reader_wait has just given into `bytes`, batch->size of them, checks it
+ * whole, fills `batch` with all that it says, its origin included, and moves on. ECORRUPT, EIO; then the reader stays
+ * where it is. */
+TIDEMARK_API int tidemark_wal_reader_read(tidemark_wal_reader *reader, void *bytes, tidemark_batch *batch,
+                                          tidemark_error *error);
 
 /* The last durable seqno of the shard, also above what was read; EEND in an archive. */
 TIDEMARK_API int64_t tidemark_wal_reader_head(tidemark_wal_reader *reader);

@@ -94,14 +94,17 @@ size_t tidemark_count_entries(lua_State *L, int index) {
     return count;
 }
 
-const tidemark_mark *tidemark_check_marks(lua_State *L, int index, size_t *count) {
-    luaL_checktype(L, index, LUA_TTABLE);
+const tidemark_mark *tidemark_check_marks(lua_State *L, int argument, int index, size_t *count) {
+    if (index == argument) luaL_checktype(L, index, LUA_TTABLE);
+    else if (!lua_istable(L, index))
+        luaL_argerror(L, argument,
+                      lua_pushfstring(L, "a table of shards and seqnos expected, got %s", luaL_typename(L, index)));
     size_t room = tidemark_count_entries(L, index), found = 0;
     tidemark_mark *marks = lua_newuserdata(L, room * sizeof *marks + 1);
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1), found++) {
-        luaL_argcheck(L, found < room, index, TIDEMARK_TABLE_GREW);
-        marks[found].shard = (uint32_t)tidemark_check_element(L, index, -2, TIDEMARK_SHARD_MAX, "shard id");
-        marks[found].seqno = tidemark_check_element(L, index, -1, TIDEMARK_SEQNO_MAX, "seqno");
+        luaL_argcheck(L, found < room, argument, TIDEMARK_TABLE_GREW);
+        marks[found].shard = (uint32_t)tidemark_check_element(L, argument, -2, TIDEMARK_SHARD_MAX, "shard id");
+        marks[found].seqno = tidemark_check_element(L, argument, -1, TIDEMARK_SEQNO_MAX, "seqno");
     }
     *count = found;
     return marks;

@@ -59,8 +59,8 @@ const tidemark_record *tidemark_check_records(lua_State *L, int argument, int in
 /* How many entries the table at `index` has. */
 size_t tidemark_count_entries(lua_State *L, int index);
 
-/* The table of shard to seqno that is argument `index`, in a userdata that is pushed. */
-const tidemark_mark *tidemark_check_marks(lua_State *L, int index, size_t *count);
+/* The table of shard to seqno at `index`, which is not relative, in a userdata that is pushed. */
+const tidemark_mark *tidemark_check_marks(lua_State *L, int argument, int index, size_t *count);
 
 /* What is said of a table that a finalizer added to after its entries were counted. */
 #define TIDEMARK_TABLE_GREW "the table grew while it was read"

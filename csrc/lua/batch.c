@@ -52,15 +52,24 @@ static void push_record(lua_State *L, const struct batch *batch, uint32_t positi
 
 /* ---- making ---- */
 
-/* The field `name` of the table that is argument 1, or `missing`; a negative `missing` means that it must be there. */
-static lua_Integer check_field(lua_State *L, const char *name, lua_Integer most, lua_Integer missing) {
-    lua_getfield(L, 1, name);
-    if (lua_isnil(L, -1) && missing >= 0) lua_pop(L, 1);
-    else {
-        missing = tidemark_check_element(L, 1, -1, most, name);
-        lua_pop(L, 1);
-    }
+/* The field `name` of the table at `index`, or `missing`; a negative `missing` means that it must be there. */
+static lua_Integer check_field(lua_State *L, int argument, int index, const char *name, lua_Integer most,
+                               lua_Integer missing) {
+    lua_getfield(L, index, name);
+    if (!lua_isnil(L, -1) || missing < 0) missing = tidemark_check_element(L, argument, -1, most, name);
+    lua_pop(L, 1);
     return missing;
+}
+
+tidemark_origin tidemark_check_origin(lua_State *L, int argument, int index) {
+    if (!lua_istable(L, index))
+        luaL_argerror(L, argument, lua_pushfstring(L, "origin must be a table, not a %s", luaL_typename(L, index)));
+    tidemark_origin origin = {
+        .log_id = (uint32_t)check_field(L, argument, index, "log_id", UINT32_MAX, -1),
+        .epoch = (uint64_t)check_field(L, argument, index, "epoch", TIDEMARK_EPOCH_MAX, -1),
+        .first_seqno = check_field(L, argument, index, "first_seqno", TIDEMARK_SEQNO_MAX, -1),
+    };
+    return origin;
 }
 
 /* Pushes a copy of the table at `index`; what is no table is pushed as it is. */
@@ -82,21 +91,27 @@ static int batch_encode(lua_State *L) {
     tidemark_error error;
     size_t count;
     luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
     tidemark_batch header = {
-        .shard = (uint32_t)check_field(L, "shard", TIDEMARK_SHARD_MAX, -1),
-        .epoch = (uint32_t)check_field(L, "epoch", TIDEMARK_EPOCH_MAX, -1),
-        .prev_epoch = (uint32_t)check_field(L, "prev_epoch", TIDEMARK_EPOCH_MAX, -1),
-        .first_seqno = check_field(L, "first_seqno", TIDEMARK_SEQNO_MAX, -1),
-        .durable_seqno = check_field(L, "durable_seqno", TIDEMARK_SEQNO_MAX, 0),
-        .timestamp = (uint64_t)check_field(L, "timestamp", INT64_MAX, 0),
+        .shard = (uint32_t)check_field(L, 1, 1, "shard", TIDEMARK_SHARD_MAX, -1),
+        .epoch = (uint64_t)check_field(L, 1, 1, "epoch", TIDEMARK_EPOCH_MAX, -1),
+        .prev_epoch = (uint64_t)check_field(L, 1, 1, "prev_epoch", TIDEMARK_EPOCH_MAX, -1),
+        .first_seqno = check_field(L, 1, 1, "first_seqno", TIDEMARK_SEQNO_MAX, -1),
+        .written_ms = (uint64_t)check_field(L, 1, 1, "written_ms", INT64_MAX, 0),
+        .log_id = (uint32_t)check_field(L, 1, 1, "log_id", UINT32_MAX, -1),
     };
-    lua_getfield(L, 1, "log_id"); /* 64 bits, so it may be negative here */
-    if (!lua_isinteger(L, -1)) luaL_argerror(L, 1, "log_id must be an integer");
-    header.log_id = (uint64_t)lua_tointeger(L, -1);
+    /* without one: the lowest that can be said */
+    int64_t lowest = header.first_seqno - 1 > UINT32_MAX ? header.first_seqno - 1 - UINT32_MAX : 0;
+    header.durable_seqno = check_field(L, 1, 1, "durable_seqno", TIDEMARK_SEQNO_MAX, lowest);
+    if (lua_getfield(L, 1, "origin") != LUA_TNIL) {
+        header.has_origin = 1;
+        header.origin = tidemark_check_origin(L, 1, 2);
+    }
+    lua_settop(L, 1);
     lua_getfield(L, 1, "records");
     copy_array(L, lua_gettop(L)); /* finalizers that run while memory is allocated cannot change this one */
     const tidemark_record *records = tidemark_check_records(L, 1, lua_gettop(L), &count);
-    int64_t size = tidemark_batch_size(records, count);
+    int64_t size = tidemark_batch_size(records, count, header.has_origin);
     luaL_argcheck(L, size >= 0, 1, "a batch longer than 64 MiB");
     header.count = (uint32_t)count;
     unsigned char *bytes = tidemark_batch_push(L, (size_t)size);
@@ -187,16 +202,30 @@ static int batch_after(lua_State *L) {
     header.first_seqno = seqno + 1;
     header.count -= skip;
     header.prev_epoch = header.epoch;
+    if (header.has_origin) header.origin.first_seqno += skip;
+    if (header.first_seqno - 1 - header.durable_seqno > UINT32_MAX)
+        header.durable_seqno = header.first_seqno - 1 - UINT32_MAX; /* what the header can say */
     tidemark_record *records = lua_newuserdata(L, header.count * sizeof *records);
     for (uint32_t i = 0; i < header.count; i++)
         records[i] = tidemark_batch_record(batch->bytes, &batch->header, skip + i);
-    unsigned char *bytes = tidemark_batch_push(L, (size_t)tidemark_batch_size(records, header.count));
+    unsigned char *bytes =
+        tidemark_batch_push(L, (size_t)tidemark_batch_size(records, header.count, header.has_origin));
     if (tidemark_batch_encode(&header, records, bytes, &error) < 0) return luaL_error(L, "%s", error.message);
     tidemark_batch_finish(L, -1, &header);
     return 1;
 }
 
 /* ---- metamethods ---- */
+
+static void push_origin(lua_State *L, const tidemark_origin *origin) {
+    lua_createtable(L, 0, 3);
+    lua_pushinteger(L, origin->log_id);
+    lua_setfield(L, -2, "log_id");
+    lua_pushinteger(L, (lua_Integer)origin->epoch);
+    lua_setfield(L, -2, "epoch");
+    lua_pushinteger(L, origin->first_seqno);
+    lua_setfield(L, -2, "first_seqno");
+}
 
 /* A method, or a field of the header. Upvalue 1: the methods. */
 static int batch_index(lua_State *L) {
@@ -208,11 +237,12 @@ static int batch_index(lua_State *L) {
     if (strcmp(name, "shard") == 0) lua_pushinteger(L, header->shard);
     else if (strcmp(name, "first_seqno") == 0) lua_pushinteger(L, header->first_seqno);
     else if (strcmp(name, "last_seqno") == 0) lua_pushinteger(L, tidemark_batch_last_seqno(header));
-    else if (strcmp(name, "epoch") == 0) lua_pushinteger(L, header->epoch);
-    else if (strcmp(name, "prev_epoch") == 0) lua_pushinteger(L, header->prev_epoch);
+    else if (strcmp(name, "epoch") == 0) lua_pushinteger(L, (lua_Integer)header->epoch);
+    else if (strcmp(name, "prev_epoch") == 0) lua_pushinteger(L, (lua_Integer)header->prev_epoch);
     else if (strcmp(name, "durable_seqno") == 0) lua_pushinteger(L, header->durable_seqno);
-    else if (strcmp(name, "timestamp") == 0) lua_pushinteger(L, (lua_Integer)header->timestamp);
-    else if (strcmp(name, "log_id") == 0) lua_pushinteger(L, (lua_Integer)header->log_id);
+    else if (strcmp(name, "written_ms") == 0) lua_pushinteger(L, (lua_Integer)header->written_ms);
+    else if (strcmp(name, "log_id") == 0) lua_pushinteger(L, header->log_id);
+    else if (strcmp(name, "origin") == 0 && header->has_origin) push_origin(L, &header->origin);
     else lua_pushnil(L);
     return 1;
 }

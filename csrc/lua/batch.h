@@ -16,6 +16,9 @@ void tidemark_batch_class(lua_State *L);
 unsigned char *tidemark_batch_push(lua_State *L, size_t size);
 void tidemark_batch_finish(lua_State *L, int index, const tidemark_batch *batch);
 
+/* The origin that the table at `index` says: {log_id, epoch, first_seqno}. `argument` is the one that it is part of. */
+tidemark_origin tidemark_check_origin(lua_State *L, int argument, int index);
+
 #pragma GCC visibility pop
 
 #endif

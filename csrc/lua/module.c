@@ -28,7 +28,7 @@ int luaopen_tidemark_core(lua_State *L) {
     pin_library();
     lua_pushlightuserdata(L, (void *)&bridge);
     lua_setfield(L, LUA_REGISTRYINDEX, TIDEMARK_LUA_BRIDGE);
-    lua_createtable(L, 0, 5);
+    lua_createtable(L, 0, 6);
     lua_pushstring(L, tidemark_version());
     lua_setfield(L, -2, "VERSION");
     tidemark_replication_state_class(L);
@@ -39,6 +39,8 @@ int luaopen_tidemark_core(lua_State *L) {
     tidemark_batch_class(L);
     lua_setfield(L, -2, "Batch");
     tidemark_wal_class(L);
+    lua_getfield(L, -1, "epoch_text");
+    lua_setfield(L, -3, "epoch_text");
     lua_setfield(L, -2, "Wal");
     return 1;
 }

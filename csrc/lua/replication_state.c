@@ -215,7 +215,7 @@ static int state_advance_all(lua_State *L) {
     tidemark_error error;
     size_t count;
     (void)tidemark_replication_state_check(L, 1);
-    const tidemark_mark *marks = tidemark_check_marks(L, 2, &count);
+    const tidemark_mark *marks = tidemark_check_marks(L, 2, 2, &count);
     int moved = tidemark_state_advance_all(tidemark_replication_state_check(L, 1), marks, count, &error);
     if (moved < 0) return tidemark_push_failure(L, &error);
     lua_pushinteger(L, moved);
@@ -351,7 +351,7 @@ static int state_wait_any(lua_State *L) {
     uint32_t shard;
     (void)tidemark_replication_state_check(L, 1);
     lua_Number timeout = tidemark_check_timeout(L, 3);
-    const tidemark_mark *marks = tidemark_check_marks(L, 2, &count);
+    const tidemark_mark *marks = tidemark_check_marks(L, 2, 2, &count);
     tidemark_state *state = tidemark_replication_state_check(L, 1);
     if (tidemark_state_wait_any(state, marks, count, timeout, &shard, &error) < 0)
         return tidemark_push_failure(L, &error);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "arguments.h"
+#include "batch.h"
 
 #define METATABLE "tidemark.Wal"
 
@@ -26,7 +27,7 @@ static lua_Integer check_positive(lua_State *L, lua_Integer most, const char *na
     return value;
 }
 
-/* Reads the table that is argument 2. Pushes what options->shards points to. */
+/* Reads the table that is argument 2. Pushes what `options` points to. */
 static void check_options(lua_State *L, tidemark_wal_options *options) {
     *options = (tidemark_wal_options){0};
     lua_settop(L, 2);
@@ -34,8 +35,8 @@ static void check_options(lua_State *L, tidemark_wal_options *options) {
     luaL_checktype(L, 2, LUA_TTABLE);
     for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
         const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
-        if (strcmp(name, "shards") == 0) continue; /* below: it leaves something on the stack */
-        if (strcmp(name, "epoch") == 0) options->epoch = (uint32_t)check_positive(L, TIDEMARK_EPOCH_MAX, name);
+        if (strcmp(name, "shards") == 0 || strcmp(name, "accept_loss") == 0) continue; /* below: they push */
+        if (strcmp(name, "epoch") == 0) options->epoch = (uint64_t)check_positive(L, TIDEMARK_EPOCH_EXPLICIT_MAX, name);
         else if (strcmp(name, "segment_bytes") == 0)
             options->segment_bytes = (uint64_t)check_positive(L, INT64_MAX, name);
         else if (strcmp(name, "sync") == 0) options->unsynced = !tidemark_check_boolean(L, 2, -1, name);
@@ -43,6 +44,8 @@ static void check_options(lua_State *L, tidemark_wal_options *options) {
     }
     if (lua_getfield(L, 2, "shards") != LUA_TNIL)
         options->shards = tidemark_check_shards(L, lua_gettop(L), 2, &options->shard_count);
+    if (lua_getfield(L, 2, "accept_loss") != LUA_TNIL)
+        options->accept_loss = tidemark_check_marks(L, 2, lua_gettop(L), &options->accept_loss_count);
 }
 
 static int wal_open(lua_State *L) {
@@ -57,15 +60,31 @@ static int wal_open(lua_State *L) {
     return 1;
 }
 
+/* Reads the table of options that is argument 4: whether it has an origin. */
+static bool check_append_options(lua_State *L, tidemark_origin *origin) {
+    bool found = false;
+    if (lua_isnoneornil(L, 4)) return false;
+    luaL_checktype(L, 4, LUA_TTABLE);
+    for (lua_pushnil(L); lua_next(L, 4); lua_pop(L, 1)) {
+        const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
+        if (strcmp(name, "origin") != 0) luaL_argerror(L, 4, lua_pushfstring(L, "no such option: '%s'", name));
+        *origin = tidemark_check_origin(L, 4, lua_gettop(L));
+        found = true;
+    }
+    return found;
+}
+
 static int wal_append(lua_State *L) {
     tidemark_error error;
+    tidemark_origin origin;
     size_t count;
     int64_t first, last;
     (void)check_wal(L);
     uint32_t shard = tidemark_check_shard(L, 2);
+    bool has_origin = check_append_options(L, &origin);
     const tidemark_record *records = tidemark_check_records(L, 3, 3, &count);
     tidemark_wal *wal = check_wal(L); /* again: a finalizer may have closed it meanwhile */
-    if (tidemark_wal_append(wal, shard, records, count, &first, &last, &error) < 0)
+    if (tidemark_wal_append_origin(wal, shard, has_origin ? &origin : NULL, records, count, &first, &last, &error) < 0)
         return tidemark_push_failure(L, &error);
     lua_pushinteger(L, first);
     lua_pushinteger(L, last);
@@ -100,12 +119,12 @@ static int wal_head(lua_State *L) {
 }
 
 static int wal_epoch(lua_State *L) {
-    lua_pushinteger(L, tidemark_wal_epoch(check_wal(L)));
+    lua_pushinteger(L, (lua_Integer)tidemark_wal_epoch(check_wal(L)));
     return 1;
 }
 
 static int wal_log_id(lua_State *L) {
-    lua_pushinteger(L, (lua_Integer)tidemark_wal_log_id(check_wal(L)));
+    lua_pushinteger(L, tidemark_wal_log_id(check_wal(L)));
     return 1;
 }
 
@@ -121,9 +140,18 @@ static int wal_recovery(lua_State *L) {
 }
 
 static int wal_tostring(lua_State *L) {
+    char text[TIDEMARK_EPOCH_TEXT];
     const struct writer *writer = luaL_checkudata(L, 1, METATABLE);
     if (writer->wal == NULL) lua_pushliteral(L, "Wal(closed)");
-    else lua_pushfstring(L, "Wal(epoch %I)", (LUAI_UACINT)tidemark_wal_epoch(writer->wal));
+    else lua_pushfstring(L, "Wal(epoch %s)", tidemark_epoch_text(tidemark_wal_epoch(writer->wal), text));
+    return 1;
+}
+
+static int wal_epoch_text(lua_State *L) {
+    char text[TIDEMARK_EPOCH_TEXT];
+    lua_Integer epoch = luaL_checkinteger(L, 1);
+    luaL_argcheck(L, epoch >= 0, 1, "epoch out of range");
+    lua_pushstring(L, tidemark_epoch_text((uint64_t)epoch, text));
     return 1;
 }
 
@@ -169,10 +197,10 @@ void tidemark_wal_metatable(lua_State *L, const char *name, lua_CFunction close)
 
 void tidemark_wal_class(lua_State *L) {
     static const luaL_Reg class_functions[] = {
-        {"open", wal_open},         {"append", wal_append}, {"sync", wal_sync},
-        {"head", wal_head},         {"epoch", wal_epoch},   {"log_id", wal_log_id},
-        {"recovery", wal_recovery}, {"close", wal_close},   {"prune", wal_prune},
-        {"verify", wal_verify},     {NULL, NULL},
+        {"open", wal_open},         {"append", wal_append},         {"sync", wal_sync},
+        {"head", wal_head},         {"epoch", wal_epoch},           {"log_id", wal_log_id},
+        {"recovery", wal_recovery}, {"close", wal_close},           {"prune", wal_prune},
+        {"verify", wal_verify},     {"epoch_text", wal_epoch_text}, {NULL, NULL},
     };
     luaL_newlib(L, class_functions);
     tidemark_wal_source_functions(L);

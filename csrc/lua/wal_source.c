@@ -63,7 +63,7 @@ static int reader_next(lua_State *L) {
     struct reader *reader = check_reader(L); /* again: a finalizer may have closed it meanwhile, or read on */
     if (tidemark_wal_reader_wait(reader->reader, 0, &same, &error) < 0) return tidemark_push_failure(L, &error);
     if (same.first_seqno != batch.first_seqno) return luaL_error(L, "a finalizer has used the reader meanwhile");
-    if (tidemark_wal_reader_read(reader->reader, bytes, &error) < 0) return tidemark_push_failure(L, &error);
+    if (tidemark_wal_reader_read(reader->reader, bytes, &batch, &error) < 0) return tidemark_push_failure(L, &error);
     tidemark_batch_finish(L, -1, &batch);
     return 1;
 }
@@ -121,6 +121,24 @@ static int source_head(lua_State *L) {
     return 1;
 }
 
+static int source_log_id(lua_State *L) {
+    uint32_t log_id = tidemark_wal_source_log_id(check_source(L));
+    if (log_id != 0) lua_pushinteger(L, log_id);
+    else lua_pushnil(L);
+    return 1;
+}
+
+static int source_epoch(lua_State *L) {
+    tidemark_error error;
+    uint64_t epoch;
+    tidemark_wal_source *source = check_source(L);
+    uint32_t shard = tidemark_check_shard(L, 2);
+    if (tidemark_wal_source_epoch(source, shard, tidemark_check_seqno(L, 3), &epoch, &error) < 0)
+        return tidemark_push_failure(L, &error);
+    lua_pushinteger(L, (lua_Integer)epoch);
+    return 1;
+}
+
 static int source_shards(lua_State *L) {
     lua_createtable(L, (int)tidemark_state_count(tidemark_wal_source_heads(check_source(L))), 0);
     const tidemark_state *heads = tidemark_wal_source_heads(check_source(L));
@@ -138,7 +156,7 @@ static int source_wait(lua_State *L) {
     uint32_t shard;
     (void)check_source(L);
     lua_Number timeout = tidemark_check_timeout(L, 3);
-    const tidemark_mark *marks = tidemark_check_marks(L, 2, &count);
+    const tidemark_mark *marks = tidemark_check_marks(L, 2, 2, &count);
     int code = tidemark_wal_source_wait(check_source(L), marks, count, timeout, &shard, &error);
     if (code < 0 && code != TIDEMARK_ETIMEOUT) return tidemark_push_failure(L, &error);
     lua_pushboolean(L, code == 0);
@@ -177,13 +195,9 @@ void tidemark_wal_source_functions(lua_State *L) {
         {NULL, NULL},
     };
     static const luaL_Reg source_methods[] = {
-        {"subscribe", source_subscribe},
-        {"head", source_head},
-        {"shards", source_shards},
-        {"wait", source_wait},
-        {"interrupt", source_interrupt},
-        {"close", source_close},
-        {NULL, NULL},
+        {"subscribe", source_subscribe}, {"head", source_head},     {"log_id", source_log_id},
+        {"epoch", source_epoch},         {"shards", source_shards}, {"wait", source_wait},
+        {"interrupt", source_interrupt}, {"close", source_close},   {NULL, NULL},
     };
     make_class(L, READER_METATABLE, reader_methods, reader_close);
     make_class(L, SOURCE_METATABLE, source_methods, source_close);

@@ -48,6 +48,7 @@ enum fault_call {
     FAULT_MKDIRAT,
     FAULT_LINKAT,
     FAULT_UNLINKAT,
+    FAULT_RENAMEAT,
     FAULT_MMAP,
     FAULT_MUNMAP,
     FAULT_FLOCK,
@@ -56,6 +57,8 @@ enum fault_call {
     FAULT_BOOT_ID,
     FAULT_RANDOM_ID
 };
+
+#define FAULT_REPLACED ".replaced." /* before the name of what a rename has replaced, until the directory is synced */
 
 #define FAULT_SECTOR  512 /* what a disk writes whole */
 #define FAULT_SECTORS 16384
@@ -93,6 +96,7 @@ struct fault {
     size_t most;     /* a pread or pwrite does so many bytes at most; 0: no limit */
     bool interrupts; /* every second pread, pwrite, flock and lock is an EINTR */
     unsigned char boot[16];
+    int64_t clock_ms; /* what the clock says; 0: what the system's says */
 
     unsigned calls;            /* counted so far */
     unsigned failed;           /* how many of them failed */
@@ -219,9 +223,14 @@ static void fault_synced(int fd, bool good) {
     struct fault_file *file = fault_find_file(&status);
     if (good && file != NULL) *file = fault->file[--fault->files];
     for (size_t i = 0; good && i < fault->names;) {
-        if (fault->name[i].inode == status.st_ino && fault->name[i].device == status.st_dev)
+        if (fault->name[i].inode == status.st_ino && fault->name[i].device == status.st_dev) {
+            char before[160];
+            (void)snprintf(before, sizeof before, FAULT_REPLACED "%s", fault->name[i].name);
+            (void)unlinkat(fd, before, 0);
             fault->name[i] = fault->name[--fault->names];
-        else i++;
+        } else {
+            i++;
+        }
     }
 }
 
@@ -269,7 +278,11 @@ static void fault_power_loss(const char *directory, unsigned what) {
     struct stat status;
     if (entries == NULL || fstat(dirfd(entries), &status) < 0) abort();
     for (size_t i = 0; i < fault->names; i++) {
-        if (fault->name[i].inode == status.st_ino && fault_loses(what, i))
+        if (fault->name[i].inode != status.st_ino) continue;
+        char before[160];
+        (void)snprintf(before, sizeof before, FAULT_REPLACED "%s", fault->name[i].name);
+        if (!fault_loses(what, i)) (void)unlinkat(dirfd(entries), before, 0);
+        else if (renameat(dirfd(entries), before, dirfd(entries), fault->name[i].name) < 0)
             (void)unlinkat(dirfd(entries), fault->name[i].name, 0);
     }
     for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
@@ -408,6 +421,24 @@ static int fault_unlinkat(int directory, const char *name, int flags) {
     return result;
 }
 
+/* The old name is gone at once and the new one is in doubt; but a name that is replaced stays until the sync. The model
+ * keeps what was there as a hidden link, which fault_power_loss puts back. */
+static int fault_renameat(int old_directory, const char *old_name, int directory, const char *name) {
+    char before[160];
+    if (fault_enter(FAULT_RENAMEAT)) return -1;
+    (void)snprintf(before, sizeof before, FAULT_REPLACED "%s", name);
+    bool replaces = linkat(directory, name, directory, before, 0) == 0;
+    int result = renameat(old_directory, old_name, directory, name);
+    if (result == 0) fault_named(directory, name);
+    else if (replaces) (void)unlinkat(directory, before, 0);
+    fault_leave(FAULT_RENAMEAT);
+    return result;
+}
+
+static int64_t fault_clock_ms(void) {
+    return fault->clock_ms != 0 ? fault->clock_ms : tidemark_io_system.clock_ms();
+}
+
 static void *fault_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset) {
     if (fault_enter(FAULT_MMAP)) return MAP_FAILED;
     void *result = mmap(address, length, protection, flags, fd, offset);
@@ -471,6 +502,8 @@ static const struct tidemark_io fault_io = {
     .mkdirat = fault_mkdirat,
     .linkat = fault_linkat,
     .unlinkat = fault_unlinkat,
+    .renameat = fault_renameat,
+    .clock_ms = fault_clock_ms,
     .mmap = fault_mmap,
     .munmap = fault_munmap,
     .flock = fault_flock,

@@ -329,7 +329,7 @@ static void the_last_seqno(void) {
     CHECK_INT(
         tidemark_wal_reader_open_io(log_io, directory, 1, INT64_MAX - 1, TIDEMARK_READ_ARCHIVE, &reader, &failure), 0);
     CHECK_INT(tidemark_wal_reader_wait(reader, 0, &batch, &failure), 0);
-    CHECK_INT(tidemark_wal_reader_read(reader, bytes, &failure), 0);
+    CHECK_INT(tidemark_wal_reader_read(reader, bytes, &batch, &failure), 0);
     CHECK_INT(tidemark_wal_reader_wait(reader, 0, &batch, &failure), TIDEMARK_EEND);
     tidemark_wal_reader_close(reader);
     tidemark_wal *wal = open_one(0, &code);
@@ -386,7 +386,7 @@ static void a_reader_of_a_removed_segment(void) {
     for (int i = 0; i < 2; i++) {
         static unsigned char whole[4096];
         CHECK_INT(tidemark_wal_reader_wait(reader, 1, &batch, &failure), 0);
-        code = tidemark_wal_reader_read(reader, whole, &failure);
+        code = tidemark_wal_reader_read(reader, whole, &batch, &failure);
         CHECK_INT(code, 0);
         if (code < 0) printf("    %s\n", failure.message);
     }

@@ -164,7 +164,7 @@ static int64_t read_log(uint32_t shard, unsigned flags, uint32_t seen[SEQNO_MAX]
     while ((code = tidemark_wal_reader_wait(reader, 0, &batch, &failure)) == 0) {
         CHECK_INT(batch.first_seqno, last + 1);
         if (batch.size > sizeof bytes || tidemark_batch_last_seqno(&batch) >= SEQNO_MAX) abort();
-        code = tidemark_wal_reader_read(reader, bytes, &failure);
+        code = tidemark_wal_reader_read(reader, bytes, &batch, &failure);
         if (code < 0) break;
         for (uint32_t i = 0; i < batch.count; i++) {
             tidemark_record record = tidemark_batch_record(bytes, &batch, i);

@@ -94,7 +94,7 @@ static int next(void) {
     unsigned char bytes[400];
     tidemark_batch batch;
     int code = tidemark_wal_reader_wait(reader, 0, &batch, &failure);
-    return code < 0 ? code : tidemark_wal_reader_read(reader, bytes, &failure);
+    return code < 0 ? code : tidemark_wal_reader_read(reader, bytes, &batch, &failure);
 }
 
 static int verify(void) {

@@ -209,7 +209,7 @@ static int64_t next(tidemark_wal_reader *reader) {
     static unsigned char bytes[4096];
     tidemark_batch batch;
     int code = tidemark_wal_reader_wait(reader, 0, &batch, &failure);
-    if (code == 0) code = tidemark_wal_reader_read(reader, bytes, &failure);
+    if (code == 0) code = tidemark_wal_reader_read(reader, bytes, &batch, &failure);
     return code < 0 ? code : batch.first_seqno;
 }
 
@@ -377,7 +377,7 @@ static void follow(void) {
     while (reader != NULL && seqno <= 300) {
         tidemark_batch batch;
         code = tidemark_wal_reader_wait(reader, 10, &batch, &failure);
-        if (code == 0) code = tidemark_wal_reader_read(reader, bytes, &failure);
+        if (code == 0) code = tidemark_wal_reader_read(reader, bytes, &batch, &failure);
         if (code == TIDEMARK_EPRUNED) { /* it fell behind: begins anew, further on */
             tidemark_wal_reader_close(reader);
             reader = open_from(&seqno);

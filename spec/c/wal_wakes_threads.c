@@ -95,7 +95,7 @@ static int64_t next(tidemark_wal_reader *reader, double timeout) {
     unsigned char bytes[400];
     tidemark_batch batch;
     int code = tidemark_wal_reader_wait(reader, timeout, &batch, &failure);
-    if (code == 0) code = tidemark_wal_reader_read(reader, bytes, &failure);
+    if (code == 0) code = tidemark_wal_reader_read(reader, bytes, &batch, &failure);
     return code < 0 ? code : batch.first_seqno;
 }
 
