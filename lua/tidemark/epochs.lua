@@ -5,6 +5,8 @@
 --- An epoch is drawn once, for one leader's term. So two histories that have the same epoch at a seqno are the same up to it. An epoch
 --- function gives the epoch of a seqno: 0 for seqno 0, nil where it is not known. What it does not know is below what it knows.
 
+local core = require "tidemark.core"
+
 local MAGIC, VERSION = "TMEP", 2
 local HEADER, ENTRY = "<c4BBI2I4", "<i8i8"
 local MOST = 7 -- epochs in a note, which then has 124 bytes; 128 fit
@@ -20,11 +22,8 @@ local epochs = { MOST = MOST }
 -- ---- in words ----
 
 --- An epoch as people see it: when it began, and its random part.
----@param epoch integer
----@return string
-function epochs.text(epoch)
-  return os.date("!%Y-%m-%dT%H:%M:%SZ", epoch >> 30) .. ("#%08x"):format(epoch & 0x3fffffff)
-end
+---@type fun(epoch: integer): string
+epochs.text = core.epoch_text
 
 --- "record 5", "records 5..7"
 ---@param first integer
@@ -177,6 +176,7 @@ end
 ---@return "apply"|"skip"|nil result
 ---@return string? message
 ---@return string? code "FOREIGN", "GAP", "DIVERGED", or the epoch function's
+---@return integer? seqno of a record at which the histories differ, if they do
 function epochs.check(shard, batch)
   local first, last, position = batch.first_seqno, batch.last_seqno, shard.position
   local sent = epochs.name_records(first, last)
@@ -193,7 +193,7 @@ function epochs.check(shard, batch)
   end
   local seqno, known, epoch = difference(shard, batch)
   if seqno then
-    return nil, epochs.describe_difference(seqno, known, epoch), "DIVERGED"
+    return nil, epochs.describe_difference(seqno, known, epoch), "DIVERGED", seqno
   elseif known then
     return nil, known, epoch -- a message and a code
   end

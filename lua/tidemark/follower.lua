@@ -120,14 +120,14 @@ local function receive(self, shard)
   elseif batch.shard == shard.id and standing.is_foreign(self, batch.log_id) then
     return false, true
   end
-  local result, message, code = epochs.check(shard, batch)
+  local result, message, code, seqno = epochs.check(shard, batch)
   if result == "apply" then
     shard.batch = batch.first_seqno <= shard.position and batch:after(shard.position) or batch
     return true, true
   elseif result == "skip" then
     shard.batches_skipped = shard.batches_skipped + 1
   elseif shards.is_final(code) then
-    standing.refuse(self, shard, batch, message, code)
+    standing.refuse(self, shard, batch, message, code, seqno)
   else -- the target cannot say what it has
     shards.close_subscription(shard)
     shards.try_again(self, shard, message, code)

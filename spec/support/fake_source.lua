@@ -27,7 +27,10 @@ function Batch:records()
 end
 
 function Batch:after(seqno)
-  assert(seqno >= self.first_seqno and seqno < self.last_seqno)
+  if seqno < self.first_seqno then
+    return self
+  end
+  assert(seqno < self.last_seqno)
   local rest = {}
   for name, value in pairs(self) do
     rest[name] = value

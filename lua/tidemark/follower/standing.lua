@@ -74,9 +74,11 @@ function standing.is_waiting(self, shard)
 end
 
 --- A batch has shown that the histories differ, or that it is of another log or shard: the shard stops.
-function standing.refuse(self, shard, batch, message, code)
+---@param seqno integer? at which they differ
+function standing.refuse(self, shard, batch, message, code, seqno)
   if code == "DIVERGED" then
-    shard.common = verdict.last_common(self.source, self.target, shard.id, shard.position, batch)
+    local most = math.max((seqno or shard.position + 1) - 1, 0)
+    shard.common = verdict.last_common(self.source, self.target, shard.id, most, batch)
     message = verdict.add_common(message, shard.common)
   end
   shards.stop(self, shard, message, code)

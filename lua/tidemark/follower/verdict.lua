@@ -34,11 +34,11 @@ function verdict.add_common(message, common)
   return ("%s; both histories are the same up to record %d"):format(message, common)
 end
 
---- The highest seqno that is proved to be common to source and target, which differ at or below `most`.
+--- The highest seqno that is proved to be common to source and target, which differ.
 ---@param source tidemark.Source
 ---@param target tidemark.Target
 ---@param shard integer
----@param most integer
+---@param most integer the records after it are not common
 ---@param batch tidemark.Batch? of the source: says of which epochs its records are, where the source itself does not know
 ---@return integer
 function verdict.last_common(source, target, shard, most, batch)
@@ -75,7 +75,7 @@ local function compare(source, target, shard, seqno, theirs)
   elseif ours == theirs then
     return true
   end
-  local common = verdict.last_common(source, target, shard, seqno)
+  local common = verdict.last_common(source, target, shard, math.max(seqno - 1, 0))
   message = verdict.add_common(epochs.describe_difference(seqno, ours, theirs), common)
   return { verdict = "diverged", message = message, code = "DIVERGED", common = common }
 end
