@@ -63,6 +63,7 @@ build = {
         "csrc/core/segment.c",
         "csrc/core/state.c",
         "csrc/core/state_file.c",
+        "csrc/core/state_reset.c",
         "csrc/core/state_save.c",
         "csrc/core/wait.c",
         "csrc/core/wal.c",

@@ -2,8 +2,8 @@
  * tidemark: the high-water marks of a replication follower.
  *
  * A tidemark_state holds one mark per shard: every record of that shard with a seqno <= mark has been applied.
- * A mark never decreases. A state is in memory (tidemark_state_new) or backed by files and then shared by every
- * thread and process that opens the same path (tidemark_state_open).
+ * A mark never decreases, except by tidemark_state_reset. A state is in memory (tidemark_state_new) or backed by files
+ * and then shared by every thread and process that opens the same path (tidemark_state_open).
  *
  * Threads. A state may be used from any number of threads at once, without locks; only its last reference must
  * not be in use elsewhere while it is released. No function prints, exits, longjmps or handles a signal, and none but
@@ -58,7 +58,7 @@ enum {
     TIDEMARK_ENOT_FOUND = -7,     /* no such file, or no such note */
     TIDEMARK_EDENIED = -8,        /* a file is a link, not a plain file, or of another user */
     TIDEMARK_EREADONLY = -9,      /* the state was opened to read */
-    TIDEMARK_EBUSY = -10,         /* other processes hold the files and what is on disk is not what they hold */
+    TIDEMARK_EBUSY = -10,         /* others hold the state: files that are not on disk any more, or against a reset */
     TIDEMARK_EREPLACED = -11,     /* the files on disk are no longer those that were opened */
     TIDEMARK_EPOISONED = -12,     /* a sync failed: close the state everywhere and open it anew */
     TIDEMARK_EFORKED = -13,       /* opened before a fork, used in the child: close it there and open it anew */
@@ -228,6 +228,29 @@ TIDEMARK_API int tidemark_state_checkpoint(tidemark_state *state, const tidemark
  * May wait for a save. EINVAL, EUNSUPPORTED for a state in memory, EFORKED, ECORRUPT, ENOMEM, EIO. */
 TIDEMARK_API int tidemark_state_note(tidemark_state *state, uint32_t shard, char note[TIDEMARK_NOTE_MAX],
                                      tidemark_error *error);
+
+/* Lowers the mark of `shard` to `seqno`; nothing else ever lowers a mark. `note` is what the shard keeps as its note
+ * from then on, NULL for none: a follower's note must lose the epochs that begin above `seqno`. On success both slots
+ * of the file have the new mark and note, durably, and the live file is a new one. A read-only state that follows the
+ * old one keeps the old marks, and tidemark_state_is_current returns 0 for it. If mark and note are already as asked
+ * for, both slots get them and the live file stays.
+ *
+ * `state` must be the only reference in this process; no other thread may use it during the call. EBUSY if it is not
+ * (closures and watches hold references), or if the files are open elsewhere, in this process or another, other than
+ * to read. ELOCKED if any shard is locked through `state`. EINVAL also for a seqno above the mark, which the message
+ * gives; EUNKNOWN_SHARD, EREADONLY, EFORKED, EREPLACED, EPOISONED, ECORRUPT, ENOMEM, EIO. Never waits for another
+ * process to close the state, but may wait for one that opens, saves or reads it at that moment. A forked child that
+ * goes on with an inherited state is not noticed; what it advances afterwards is lost.
+ *
+ * After EIO, ECORRUPT or ENOMEM the files have the old mark with the old note or the new mark with the new note. So
+ * they have when the process is killed or the power fails during the call. `state` then has the old mark, and either
+ * nothing has changed, or each later checkpoint of it answers EREPLACED or EPOISONED: close it, open the files again
+ * and repeat the reset, which alone makes sure that the mark is the lower one after a loss of power, too. After any
+ * other error mark and note are as they were; a checkpoint may have been made.
+ *
+ * In memory it needs the same, and `note` must be NULL (EUNSUPPORTED). */
+TIDEMARK_API int tidemark_state_reset(tidemark_state *state, uint32_t shard, int64_t seqno, const tidemark_note *note,
+                                      tidemark_error *error);
 
 /* Whether the files on disk are still those that are open, the live file among them: 1, or 0 where who only reads
  * should open anew, and who writes will get EREPLACED. 1 for a state in memory. EIO. */
