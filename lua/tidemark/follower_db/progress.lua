@@ -35,7 +35,7 @@ local DROP_ROW = "DELETE FROM main.tidemark_progress WHERE shard = ?"
 
 local EPOCH_AT = "SELECT epoch, first_seqno FROM main.tidemark_epochs WHERE shard = ? AND first_seqno <= ? "
   .. "ORDER BY first_seqno DESC LIMIT 1"
-local LOWEST = "SELECT min(first_seqno) FROM main.tidemark_epochs WHERE shard = ?"
+local LOWEST = "SELECT first_seqno FROM main.tidemark_epochs WHERE shard = ? ORDER BY first_seqno LIMIT 1"
 local ADD_EPOCH = "REPLACE INTO main.tidemark_epochs (shard, first_seqno, epoch) VALUES (?, ?, ?)"
 local KEEP_LAST = "DELETE FROM main.tidemark_epochs WHERE shard = ?1 AND first_seqno <= (SELECT first_seqno FROM main.tidemark_epochs "
   .. "WHERE shard = ?1 ORDER BY first_seqno DESC LIMIT 1 OFFSET ?2)"
