@@ -109,12 +109,14 @@ function epochs.last_common(a, b, most)
   while low <= high do
     local middle = low + (high - low) // 2
     local one, other = a(middle), b(middle)
-    if one and one == other then
-      proved, low = middle, middle + 1
-    elseif one and other then
+    if one and other and one ~= other then
       high = middle - 1
-    else
-      low = middle + 1 -- what is known is above
+    else -- it is common, or it is not known: what is known is above
+      proved = one and one == other and middle or proved
+      if middle == high then -- `high` may be the last integer
+        break
+      end
+      low = middle + 1
     end
   end
   return proved
