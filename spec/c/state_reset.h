@@ -43,8 +43,8 @@ static void print_view(const char *what, struct view view) {
 #define CHECK_VIEW(actual, expected) \
     do { \
         struct view check_v = (actual); \
+        CHECK(same(check_v, expected)); \
         if (!same(check_v, expected)) { \
-            CHECK(!"the view is another"); \
             print_view("found", check_v); \
             print_view("expected", expected); \
         } \
@@ -52,8 +52,9 @@ static void print_view(const char *what, struct view view) {
 
 /* Old or new, whole. `lost`: the power was lost, so what was not saved may be. */
 static void check_old_or_new(struct view view, bool lost) {
-    if (same(view, before) || same(view, after) || (lost && same(view, saved))) return;
-    CHECK(!"neither the old mark nor the new one");
+    bool old_or_new = same(view, before) || same(view, after) || (lost && same(view, saved));
+    CHECK(old_or_new);
+    if (old_or_new) return;
     print_view("found", view);
     print_view("old", before);
     print_view("new", after);
