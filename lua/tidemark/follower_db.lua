@@ -86,7 +86,7 @@ local function run_batch(self, batch, fn)
   return run(self, function()
     for seqno, record in batch:records() do
       current = seqno
-      local result, why, word = fn(self, record, seqno)
+      local result, why, word = fn(self, record, seqno, batch.shard)
       if result == false or result == nil and why ~= nil then
         return result, why, word
       end
