@@ -304,11 +304,13 @@ local function apply_batch(self, batch, fn)
   return true
 end
 
-local function name_shard(shard, result, message, code)
-  if not result and code ~= "UNKNOWN_SHARD" then
+local function name_shard(shard, done, message, code)
+  if done then
+    return true
+  elseif code ~= "UNKNOWN_SHARD" then
     message = ("shard %d: %s"):format(shard, message)
   end
-  return result, message, code
+  return nil, message, code
 end
 
 --- Applies the records of the batch that the database does not have yet: all or nothing, each exactly once. A batch that it has
@@ -376,7 +378,10 @@ function FollowerDb:log_id(shard)
   end
   local log_id
   log_id, message, code = find_log_id(self[1], row)
-  return log_id or nil, message, code
+  if log_id == nil then
+    return nil, message, code
+  end
+  return log_id or nil
 end
 
 --- The epoch of a record.
