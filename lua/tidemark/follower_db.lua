@@ -111,17 +111,11 @@ local function begin(self, shard)
     message = "%s: its row says that record %d is the last one applied, but record %d was: it has been reset; open it again"
     return nil, message:format(self.path, row.applied, self.marks:applied_seqno(shard)), "REPLACED"
   end
-  return row, message, code
-end
-
--- Keeps what a transaction that was committed has made of the shard's newest epoch.
-local function keep_newest(self, row, batch)
-  local newest = self.newest[batch.shard]
-  if row.epoch ~= batch.epoch then
-    self.newest[batch.shard] = { epoch = batch.epoch, first_seqno = row.applied + 1 }
-  elseif newest and newest.epoch ~= batch.epoch then
-    self.newest[batch.shard] = nil -- somebody else has moved the row
+  local newest = self.newest[shard]
+  if row and newest and newest.epoch ~= row.epoch then
+    self.newest[shard] = nil -- somebody else has moved the row
   end
+  return row, message, code
 end
 
 -- Begins a transaction and, if all goes well, commits it: the shard's mark, or nil, message, code. The caller rolls back what is left
@@ -159,7 +153,9 @@ local function apply(self, batch, fn)
   if not ok then
     return nil, message, code
   end
-  keep_newest(self, row, rest)
+  if row.epoch ~= rest.epoch then
+    self.newest[batch.shard] = { epoch = rest.epoch, first_seqno = row.applied + 1 }
+  end
   return rest.last_seqno
 end
 
@@ -206,7 +202,6 @@ local function reset(self, shard, seqno, fn)
     self.marks:advance(shard, mark)
     return nil, message, code
   end
-  self.newest[shard] = nil
   return true
 end
 
