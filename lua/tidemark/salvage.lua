@@ -23,7 +23,7 @@ local fail = scan.fail
 ---@field list fun(directory: string): string[]?, string? names
 ---@field open fun(path: string): any, string? to read
 ---@field size fun(file: any): integer?, string?
----@field read fun(file: any, size: integer, offset: integer): string?, string?
+---@field read fun(file: any, size: integer, offset: integer): string?, string?, string? also the name of the errno
 ---@field create fun(path: string): any, string? a new file to write
 ---@field write fun(file: any, bytes: string): true?, string? all of them, at the end
 ---@field sync fun(file: any): true?, string?
@@ -45,7 +45,7 @@ end
 
 -- ---- reading a log ----
 
--- What the heads say: the state, and the identity of the log if its note is there. Or nil and why they are not readable.
+-- What the heads say: the marks and the identity of the log. Or nil, nil and why they cannot be used.
 local function read_heads(directory)
   local heads, message, code = Wal.heads(directory)
   if not heads and (code == "NOT_FOUND" or code == "CORRUPT") then
@@ -65,7 +65,9 @@ local function read_heads(directory)
         if router ~= 0 then
           fail("UNSUPPORTED", "%s/heads: shard %d: the log has a router of kind %d, this tidemark knows none", directory, shard, router)
         elseif log_id ~= 0 and epoch > 0 and own_epoch >= 0 and own_epoch <= epoch then
-          return heads, { log_id = log_id, epoch = epoch, own_epoch = own_epoch }
+          local marks = heads:snapshot()
+          heads:close()
+          return marks, { log_id = log_id, epoch = epoch, own_epoch = own_epoch }
         end
       end
       heads:close()
@@ -167,8 +169,8 @@ end
 -- Reads a log whole: what there is, but nothing of its records.
 local function read_log(files, directory, progress)
   local survey = { directory = directory, shards = {}, epochs = {}, bytes = 0, done = 0, fingerprints = {} }
-  survey.heads, survey.identity, survey.heads_why = read_heads(directory)
-  survey.marks = survey.heads and survey.heads:snapshot()
+  survey.heads_fingerprint = files.fingerprint(directory .. "/heads")
+  survey.marks, survey.identity, survey.heads_why = read_heads(directory)
   local segments = list_segments(files, directory)
   for shard, head in pairs(survey.marks or {}) do
     survey.shards[shard] = { segments = {}, runs = {}, damage = {}, head = head }
@@ -183,7 +185,7 @@ local function read_log(files, directory, progress)
     survey.epochs[survey.identity.epoch] = true
     survey.epochs[survey.identity.own_epoch] = survey.identity.own_epoch > 0 or nil
   end
-  if not survey.heads and #segments == 0 then
+  if not survey.marks and #segments == 0 then
     fail("NOT_FOUND", "%s: there is no log in it: %s, and no segment", directory, survey.heads_why)
   end
   survey.log_id = find_log_id(files, survey, segments)
@@ -200,10 +202,16 @@ end
 
 -- Fails if the log has changed since it was read.
 local function check_unchanged(files, survey)
-  local changed = survey.heads and not survey.heads:is_current() and "heads"
-  for shard, mark in pairs(survey.heads and survey.heads:snapshot() or {}) do
-    changed = changed or survey.marks[shard] ~= mark and "heads"
+  local heads = survey.marks and Wal.heads(survey.directory) -- opened again: those that are open need not be the ones on disk
+  local marks = heads and heads:snapshot()
+  local changed = (survey.marks ~= nil) ~= (marks ~= nil) or files.fingerprint(survey.directory .. "/heads") ~= survey.heads_fingerprint
+  for shard, mark in pairs(marks or {}) do
+    changed = changed or survey.marks[shard] ~= mark
   end
+  if heads then
+    heads:close()
+  end
+  changed = changed and "heads"
   local count = 0
   for _, segment in ipairs(list_segments(files, survey.directory)) do
     count = count + 1
@@ -234,7 +242,7 @@ end
 local function make_plan(target, others)
   local decided = { shards = {}, notes = {}, ids = {}, missing = {}, filled = {}, records = 0 }
   for _, other in ipairs(others) do -- heads that are readable know all shards
-    for shard in pairs(target.heads and {} or other.shards) do
+    for shard in pairs(target.marks and {} or other.shards) do
       target.shards[shard] = target.shards[shard] or { segments = {}, runs = {}, damage = {}, is_guessed = true }
     end
   end

@@ -168,6 +168,12 @@ local function find_end(entry)
   for _, segment in ipairs(entry.segments) do
     last = math.max(last, segment.first_seqno - 1)
   end
+  for _, damage in ipairs(entry.damage) do
+    local header = damage.header
+    if not entry.head and header then -- without heads nobody knows that it had not been durable
+      last = math.max(last, header.last_seqno)
+    end
+  end
   return last
 end
 

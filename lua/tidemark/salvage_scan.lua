@@ -4,12 +4,14 @@
 --- After damage the scan goes on where the damaged batch ends, if its header is whole. If the header itself is damaged, its fields are
 --- hints: most of them are still right, and a record may hold bytes that look like a batch.
 
-local Batch = require "tidemark.batch"
+local core = require "tidemark.core"
+
+local Batch, epoch_text = core.Batch, core.epoch_text
 
 local HEADER, MAGIC, VERSION, FLAGS = 64, "TMWB", 3, 1
 local FIELDS = "<c4BBI2I4I4i8i8i8i8I4I4I4I4"
 local MOST = 67108864 -- bytes of a batch
-local WINDOW = 262144 -- bytes
+local WINDOW, PAGE = 262144, 4096 -- bytes
 local PLAUSIBLE = 4 -- of the five fields of a damaged header that are known beforehand
 
 -- ---- CRC32C, for headers only: Batch.decode checks whole batches ----
@@ -55,13 +57,13 @@ Window.__index = Window
 local function open(files, path)
   local fd, message = files.open(path)
   if not fd then
-    scan.fail("IO", "%s", message)
+    scan.fail("IO", "%s: cannot open it: %s", path, message)
   end
   local size
   size, message = files.size(fd)
   if not size then
     files.close(fd)
-    scan.fail("IO", "%s", message)
+    scan.fail("IO", "%s: %s", path, message)
   end
   return setmetatable({ files = files, path = path, fd = fd, size = size, start = 0, block = "" }, Window)
 end
@@ -80,6 +82,21 @@ function scan.with_window(files, path, f)
   return table.unpack(results, 2, results.n)
 end
 
+-- Up to `size` bytes. A page that the disk cannot read is damage as any other: it counts as zeros.
+function Window:read(size, offset)
+  local bytes, message, name = self.files.read(self.fd, size, offset)
+  local page = math.min(size, PAGE - offset % PAGE)
+  if not bytes and name == "EIO" and page < size then
+    bytes, message, name = self.files.read(self.fd, page, offset)
+  end
+  if not bytes and name == "EIO" then
+    return ("\0"):rep(page)
+  elseif not bytes then
+    scan.fail("IO", "%s: offset %d: cannot read it: %s", self.path, offset, message)
+  end
+  return bytes
+end
+
 -- Makes the block hold [offset, offset + size), as far as the file goes.
 function Window:load(offset, size)
   size = math.max(math.min(size, self.size - offset), 0)
@@ -89,10 +106,8 @@ function Window:load(offset, size)
   local parts, wanted = {}, math.max(size, math.min(WINDOW, self.size - offset))
   local at = offset
   while wanted > 0 do
-    local part, message = self.files.read(self.fd, wanted, at)
-    if not part then
-      scan.fail("IO", "%s: offset %d: cannot read it: %s", self.path, at, message)
-    elseif part == "" then -- it was cut since it was opened
+    local part = self:read(wanted, at)
+    if part == "" then -- it was cut since it was opened
       break
     end
     parts[#parts + 1] = part
@@ -203,11 +218,15 @@ Scan.__index = Scan
 -- Whether the header is that of a later batch of this log and shard.
 local function fits(self, header)
   return header.shard == self.shard and (not self.log_id or header.log_id == self.log_id) and header.first_seqno > self.last
-    and header.last_seqno <= self.limit and header.epoch >= self.least_epoch
+    and header.last_seqno <= self.limit
 end
 
+-- Whether its epochs are those of the same history.
 local function continues(self, header)
-  return header.first_seqno ~= self.last + 1 or not self.epoch or header.prev_epoch == self.epoch
+  if header.first_seqno == self.last + 1 and self.epoch then
+    return header.prev_epoch == self.epoch
+  end
+  return header.epoch >= self.least_epoch and (header.first_seqno == self.last + 1 or header.prev_epoch >= self.least_epoch)
 end
 
 -- Whether a damaged header is still that of a batch of this log and shard, but for one field.
@@ -303,9 +322,9 @@ function Scan:run(visit)
       batch, bytes = scan.batch(window, offset, header)
     end
     if batch and not continues(self, header) then
-      scan.fail("DIVERGED", "%s: offset %d: shard %d: seqno %d follows epoch %d, but the record before it is of epoch %d: there are "
-        .. "segments of two histories, take the wrong ones away", window.path, offset, self.shard, header.first_seqno, header.prev_epoch,
-        self.epoch)
+      scan.fail("DIVERGED", "%s: offset %d: shard %d: seqno %d is of epoch %s and follows epoch %s, but a record before it is of epoch %s: "
+        .. "there are segments of two histories, take the wrong ones away", window.path, offset, self.shard, header.first_seqno,
+        epoch_text(header.epoch), epoch_text(header.prev_epoch), epoch_text(self.least_epoch))
     elseif batch then
       table.move(pending, 1, #pending, #damage + 1, damage)
       pending = {}
