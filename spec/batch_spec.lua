@@ -11,7 +11,7 @@ local function fields(changes)
     prev_epoch = 2,
     first_seqno = 101,
     durable_seqno = 99,
-    timestamp = 1700000000123,
+    written_ms = 1700000000123,
     log_id = 42,
     records = { "one", "", "th\0ree" },
   }
@@ -29,7 +29,7 @@ local function list(batch)
   return result
 end
 
-local FIELDS = { "shard", "epoch", "prev_epoch", "first_seqno", "last_seqno", "durable_seqno", "timestamp", "log_id" }
+local FIELDS = { "shard", "epoch", "prev_epoch", "first_seqno", "last_seqno", "durable_seqno", "written_ms", "log_id" }
 
 local function assert_same_batch(expected, batch)
   for _, name in ipairs(FIELDS) do
@@ -60,28 +60,46 @@ describe("a batch", function()
 
   it("carries numbers up to their limits", function()
     local most = fields {
-      shard = 65535, epoch = 4294967295, prev_epoch = 4294967295, first_seqno = math.maxinteger - 2,
-      durable_seqno = math.maxinteger - 3, timestamp = math.maxinteger, log_id = math.mininteger,
+      shard = 65535, epoch = math.maxinteger, prev_epoch = math.maxinteger, first_seqno = math.maxinteger - 2,
+      durable_seqno = math.maxinteger - 3, written_ms = math.maxinteger, log_id = 0xFFFFFFFF,
     }
     local batch = Batch.encode(most)
     assert.equal(math.maxinteger, batch.last_seqno)
     assert.equal(math.maxinteger, list(batch)[3][1])
     assert_same_batch(batch, assert(Batch.decode(batch:bytes())))
     local least = fields {
-      shard = 0, epoch = 1, prev_epoch = 0, first_seqno = 1, durable_seqno = 0, timestamp = 0, log_id = -1, records = { "" },
+      shard = 0, epoch = 1, prev_epoch = 0, first_seqno = 1, durable_seqno = 0, written_ms = 0, log_id = 1, records = { "" },
     }
     batch = Batch.encode(least)
     assert.same({ { 1, "" } }, list(batch))
-    assert.equal(-1, batch.log_id)
+    assert.equal(1, batch.log_id)
     assert_same_batch(batch, assert(Batch.decode(batch:bytes())))
   end)
 
-  it("needs no durable_seqno and time stamp", function()
+  it("needs no durable_seqno and written_ms", function()
     local without = fields()
-    without.durable_seqno, without.timestamp = nil, nil
+    without.durable_seqno, without.written_ms = nil, nil
     local batch = Batch.encode(without)
     assert.equal(0, batch.durable_seqno)
-    assert.equal(0, batch.timestamp)
+    assert.equal(0, batch.written_ms)
+    without.first_seqno = 0xFFFFFFFF + 8 -- the header has 32 bits for the records that are not durable
+    assert.equal(7, Batch.encode(without).durable_seqno)
+  end)
+
+  it("says in its origin where its records were first written", function()
+    assert.is_nil(Batch.encode(fields()).origin)
+    local origin = { log_id = 0xFFFFFFFF, epoch = math.maxinteger, first_seqno = math.maxinteger - 2 }
+    local batch = Batch.encode(fields { origin = origin })
+    assert.same(origin, batch.origin)
+    assert.equal(64 + 24 + 4 * 3 + 9, #batch:bytes())
+    local decoded = assert(Batch.decode(batch:bytes()))
+    assert.same(origin, decoded.origin)
+    assert_same_batch(batch, decoded)
+    local rest = decoded:after(101)
+    assert.same({ log_id = 0xFFFFFFFF, epoch = math.maxinteger, first_seqno = math.maxinteger - 1 }, rest.origin)
+    assert.same({ { 102, "" }, { 103, "th\0ree" } }, list(rest))
+    assert.same(math.maxinteger, decoded:after(102).origin.first_seqno)
+    assert.equal("integer", math.type(batch.origin.epoch))
   end)
 
   it("survives records of many random lengths and bytes", function()
@@ -122,7 +140,7 @@ describe("a batch", function()
     for _, seqno in ipairs { 103, 99, math.mininteger, math.maxinteger } do
       assert.same({}, { next_record(state, seqno) })
     end
-    local one = Batch.encode(fields { first_seqno = math.maxinteger, records = { "last" } })
+    local one = Batch.encode(fields { first_seqno = math.maxinteger, durable_seqno = math.maxinteger - 1, records = { "last" } })
     assert.same({ { math.maxinteger, "last" } }, list(one))
     next_record, state = one:records()
     for _, seqno in ipairs { math.mininteger, -1, 0, math.maxinteger } do
@@ -180,7 +198,7 @@ describe("after", function()
     assert.same({ { 102, "" }, { 103, "th\0ree" } }, list(cut))
     assert.equal(102, cut.first_seqno)
     assert.equal(3, cut.prev_epoch) -- of record 101, which is of this batch
-    for _, name in ipairs { "shard", "epoch", "durable_seqno", "timestamp", "log_id", "last_seqno" } do
+    for _, name in ipairs { "shard", "epoch", "durable_seqno", "written_ms", "log_id", "last_seqno" } do
       assert.equal(batch[name], cut[name], name)
     end
     assert_same_batch(cut, assert(Batch.decode(cut:bytes())))
@@ -208,27 +226,40 @@ describe("encode", function()
   it("refuses numbers out of their range", function()
     for name, wrong in pairs {
       shard = { -1, 65536, 1.5, "1" },
-      epoch = { -1, 4294967296, 1.5, "1" },
-      prev_epoch = { -1, 4294967296, {} },
+      epoch = { -1, 1.5, "1" },
+      prev_epoch = { -1, 1.5, {} },
       first_seqno = { -1, 1.5, "1" },
       durable_seqno = { -1, false },
-      timestamp = { -1, "now" },
+      written_ms = { -1, "now" },
     } do
       for _, value in ipairs(wrong) do
         assert_refused({ [name] = value }, name)
       end
     end
-    assert_refused({ log_id = 0.5 }, "log_id")
-    assert_refused({ log_id = "1" }, "log_id")
+    for _, value in ipairs { 0.5, "1", -1, 4294967296 } do
+      assert_refused({ log_id = value }, "log_id")
+      assert_refused({ origin = { log_id = value, epoch = 1, first_seqno = 1 } }, "log_id")
+    end
+    for _, value in ipairs { 0.5, "1", -1 } do
+      assert_refused({ origin = { log_id = 1, epoch = value, first_seqno = 1 } }, "epoch")
+      assert_refused({ origin = { log_id = 1, epoch = 1, first_seqno = value } }, "first_seqno")
+    end
+    assert_refused({ origin = 1 }, "origin must be a table, not a number")
+    assert_refused({ origin = {} }, "log_id must be an integer, not a nil")
   end)
 
   it("refuses what does not fit together", function()
-    assert_refused({ epoch = 0, prev_epoch = 0, first_seqno = 1, durable_seqno = 0 }, "epoch 0")
-    assert_refused({ prev_epoch = 4 }, "the epoch before is higher")
-    assert_refused({ prev_epoch = 0 }, "the epoch before is 0")
-    assert_refused({ first_seqno = 1, durable_seqno = 0 }, "the epoch before is 0")
+    assert_refused({ epoch = 0, prev_epoch = 0, first_seqno = 1, durable_seqno = 0 }, "epoch out of range")
+    assert_refused({ prev_epoch = 4 }, "prev_epoch is above epoch")
+    assert_refused({ prev_epoch = 0 }, "prev_epoch must be 0 exactly when first_seqno is 1")
+    assert_refused({ first_seqno = 1, durable_seqno = 0 }, "prev_epoch must be 0 exactly when first_seqno is 1")
     assert_refused({ first_seqno = 0, prev_epoch = 0, durable_seqno = 0 }, "seqnos out of range")
-    assert_refused({ first_seqno = math.maxinteger - 1 }, "seqnos out of range")
+    assert_refused({ first_seqno = math.maxinteger - 1, durable_seqno = math.maxinteger - 2 }, "seqnos out of range")
+    assert_refused({ first_seqno = 0xFFFFFFFF + 8, durable_seqno = 6 }, "durable seqno out of range")
+    assert_refused({ origin = { log_id = 0, epoch = 1, first_seqno = 1 } }, "origin: log id 0")
+    assert_refused({ origin = { log_id = 1, epoch = 0, first_seqno = 1 } }, "origin: epoch out of range")
+    assert_refused({ origin = { log_id = 1, epoch = 1, first_seqno = 0 } }, "origin: seqnos out of range")
+    assert_refused({ origin = { log_id = 1, epoch = 1, first_seqno = math.maxinteger - 1 } }, "origin: seqnos out of range")
     assert_refused({ durable_seqno = 101 }, "durable seqno")
     assert_refused({ log_id = 0 }, "log id 0")
   end)

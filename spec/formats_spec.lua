@@ -10,7 +10,7 @@ local page = markdown.read "docs/formats.md"
 local path_section = page:match "\n## State file: `PATH`.-\n## "
 local live_section = page:match "\n## Live file: `PATH.live`.-\n## "
 local log_section = page:match "\n## The log: a directory.-\n## "
-local batch_section = page:match "\n## Batch, version 2.-\n## "
+local batch_section = page:match "\n## Batch, version 3.-\n## "
 
 local function number(cell)
   return math.tointeger(tonumber((cell:gsub(",", ""))))
@@ -189,19 +189,30 @@ local function take_apart(data, base)
   end
   local count, length = number_of "record count", number_of "payload length"
   local payload = data:sub(base + 65, base + 64 + length)
+  local flags, origin = number_of "flags", nil
+  local rest = payload
+  if flags == 1 then
+    local origin_fields = fields(batch_section, "An origin says")
+    origin = {
+      log_id = integer(get(payload, 0, origin_fields, "log id")),
+      epoch = integer(get(payload, 0, origin_fields, "epoch")),
+      first_seqno = integer(get(payload, 0, origin_fields, "first seqno")),
+    }
+    assert.equal("\0\0\0\0", get(payload, 0, origin_fields, "zeros"))
+    rest = payload:sub(25)
+  end
   local records, start = {}, 4 * count
   for i = 0, count - 1 do
-    local finish = 4 * count + ("<I4"):unpack(payload, 4 * i + 1)
-    records[i + 1] = payload:sub(start + 1, finish)
+    local finish = 4 * count + ("<I4"):unpack(rest, 4 * i + 1)
+    records[i + 1] = rest:sub(start + 1, finish)
     start = finish
   end
-  assert.equal(length, start)
+  assert.equal(#rest, start)
   assert.equal("TMWB", get(data, base, header, "magic"))
-  assert.equal(2, number_of "version")
-  assert.equal(0, number_of "flags")
+  assert.equal(3, number_of "version")
   assert.equal(crc32c(payload), number_of "CRC32C of the payload")
   assert.equal(crc32c(data:sub(base + 1, base + 60)), number_of "CRC32C of bytes 0..59")
-  return number_of, records, base + 64 + length
+  return number_of, records, base + 64 + length, origin
 end
 
 describe("docs/formats.md on the log", function()
@@ -218,31 +229,35 @@ describe("docs/formats.md on the log", function()
 
   it("describes a batch", function()
     local values = {
-      shard = 65534, epoch = 4294967295, prev_epoch = 4294967294, first_seqno = 0x7000000000000001,
-      durable_seqno = 0x6123456789ABCDEF, timestamp = 1700000000123, log_id = -2, records = { "one", "", "t\0o" },
+      shard = 65534, epoch = math.maxinteger, prev_epoch = math.maxinteger - 1, first_seqno = 0x7000000000000001,
+      durable_seqno = 0x7000000000000000 - 0xFFFFFFFF, written_ms = 1700000000123, log_id = 0xFFFFFFFE, records = { "one", "", "t\0o" },
     }
-    local bytes = Batch.encode(values):bytes()
-    local number_of, records, finish = take_apart(bytes, 0)
-    assert.equal(#bytes, finish)
-    assert.same(values.records, records)
-    assert.equal(values.shard, number_of "shard")
-    assert.equal(values.epoch, number_of "epoch of the records")
-    assert.equal(values.prev_epoch, number_of "epoch of the record before")
-    assert.equal(values.first_seqno, number_of "first seqno")
-    assert.equal(values.durable_seqno, number_of "head of the shard")
-    assert.equal(values.timestamp, number_of "time stamp")
-    assert.equal(values.log_id, number_of "log id")
+    for _, origin in ipairs { false, { log_id = 0xFFFFFFFF, epoch = 1 << 62, first_seqno = 77 } } do
+      values.origin = origin or nil
+      local bytes = Batch.encode(values):bytes()
+      local number_of, records, finish, found = take_apart(bytes, 0)
+      assert.equal(#bytes, finish)
+      assert.same(values.records, records)
+      assert.same(values.origin, found)
+      assert.equal(values.shard, number_of "shard")
+      assert.equal(values.epoch, number_of "epoch of the records")
+      assert.equal(values.prev_epoch, number_of "epoch of the record before")
+      assert.equal(values.first_seqno, number_of "first seqno")
+      assert.equal(0xFFFFFFFF, number_of "undurable")
+      assert.equal(values.written_ms, number_of "written_ms")
+      assert.equal(values.log_id, number_of "log id")
+    end
     assert.truthy(batch_section:find("67,108,864", 1, true))
   end)
 
   it("is enough to write one", function()
     local ends, text = ("<I4I4"):pack(2, 5), "abcde"
     local payload = ends .. text
-    local header = ("<c4I1I1I2I4I4I4I4I8I8I8I8I4"):pack("TMWB", 2, 0, 7, 2, #payload, 3, 2, 41, 40, 99, 1234, crc32c(payload))
+    local header = ("<c4I1I1I2I4I4I8I8I8I8I4I4I4"):pack("TMWB", 3, 0, 7, 2, #payload, 3, 2, 41, 99, 1234, 5, crc32c(payload))
     local batch = assert(Batch.decode(header .. ("<I4"):pack(crc32c(header)) .. payload))
-    assert.same({ 7, 2, 3, 2, 41, 42, 40, 99, 1234 }, {
+    assert.same({ 7, 2, 3, 2, 41, 42, 35, 99, 1234 }, {
       batch.shard, #batch, batch.epoch, batch.prev_epoch, batch.first_seqno, batch.last_seqno, batch.durable_seqno,
-      batch.timestamp, batch.log_id,
+      batch.written_ms, batch.log_id,
     })
     assert.same({ "ab", "cde" }, { batch:record(1), batch:record(2) })
   end)
@@ -260,7 +275,7 @@ describe("docs/formats.md on the log", function()
       if name:match(pattern) then
         names[#names + 1] = name
       else
-        assert.truthy(name == "heads" or name == "heads.live", name)
+        assert.truthy(name == "heads" or name == "heads.live" or name == "lock", name)
       end
     end
     pipe:close()
@@ -275,7 +290,7 @@ describe("docs/formats.md on the log", function()
       while base < #bytes and bytes:byte(base + 1) ~= 0 do
         local number_of, records, finish = take_apart(bytes, base)
         assert.equal((last[shard] or 0) + 1, number_of "first seqno")
-        assert.equal(last[shard] or 0, number_of "head of the shard") -- each was durable before the next was written
+        assert.equal(0, number_of "undurable") -- each was durable before the next was written
         assert.equal(shard, number_of "shard")
         assert.equal(9, number_of "epoch of the records")
         assert.equal(last[shard] and 9 or 0, number_of "epoch of the record before")
@@ -289,11 +304,15 @@ describe("docs/formats.md on the log", function()
     local heads = assert(Wal.heads(directory))
     assert.same(last, heads:snapshot())
 
-    local note, table_fields = heads:note(5), fields(log_section, "names the log")
+    local note, table_fields = heads:note(5), fields(log_section, "names the log. It has 36")
     assert.is_nil(heads:note(12))
-    assert.equal(12, #note)
+    assert.equal(36, #note)
+    assert.equal("TMLG", get(note, 0, table_fields, "magic"))
+    assert.equal(2, integer(get(note, 0, table_fields, "version")))
     assert.equal(wal:log_id(), integer(get(note, 0, table_fields, "log id")))
     assert.equal(9, integer(get(note, 0, table_fields, "epoch of the last writer")))
+    assert.equal(9, integer(get(note, 0, table_fields, "own epoch")))
+    assert.equal(("\0"):rep(4), get(note, 0, table_fields, "CRC32C of the router"))
     heads:close()
     wal:close()
     assert.equal(69 - 1, #read(directory .. "/" .. names[1])) -- cut behind its last batch: a header and the end of ""

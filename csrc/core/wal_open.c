@@ -49,6 +49,23 @@ static int attach_heads(struct tidemark_wal *wal, unsigned flags, tidemark_error
     return result;
 }
 
+/* EINVAL for a directory that is no log yet where the caller names no shard. Looked at before the lock is made: a
+ * refusal leaves nothing behind. */
+static int check_shards_wanted(const struct opening *opening, tidemark_error *error) {
+    const struct tidemark_log *log = &opening->wal->log;
+    struct tidemark_segment *segments;
+    struct stat status;
+    size_t count;
+    if (opening->options->shard_count > 0) return 0;
+    if (log->io->fstatat(log->directory, "heads", &status, AT_SYMLINK_NOFOLLOW) == 0) return 0;
+    if (errno != ENOENT) return tidemark_io_fail(error, log->path, "/heads", "cannot read its status");
+    int result = tidemark_segment_list(log->io, log->directory, log->path, -1, &segments, &count, error);
+    if (result < 0) return result;
+    tidemark_free(segments);
+    if (count > 0) return 0;
+    return tidemark_fail(error, TIDEMARK_EINVAL, "%s: a new log needs at least one shard", log->path);
+}
+
 /* Opens the heads, making those of a new log. Where segments have no heads that can be read, wal->heads stays NULL. */
 static int open_heads(struct opening *opening, tidemark_error *error) {
     struct tidemark_wal *wal = opening->wal;
@@ -58,8 +75,6 @@ static int open_heads(struct opening *opening, tidemark_error *error) {
     if (!opening->has_heads && errno != ENOENT)
         return tidemark_io_fail(error, wal->log.path, "/heads", "cannot read its status");
     if (!opening->has_heads && opening->count > 0) return 0;
-    if (!opening->has_heads && opening->options->shard_count == 0)
-        return tidemark_fail(error, TIDEMARK_EINVAL, "%s: a new log needs at least one shard", wal->log.path);
     if (!opening->has_heads) result = sync_name(wal, error);
     if (result == 0) result = attach_heads(wal, opening->has_heads ? TIDEMARK_OPEN_EXISTING : 0, error);
     /* a writer names the log in its heads before it makes the first segment */
@@ -274,7 +289,8 @@ static int new_log_id(struct tidemark_wal *wal, tidemark_error *error) {
 /* Reads, decides, repairs, publishes: in this order. */
 static int open_locked(struct opening *opening, tidemark_error *error) {
     struct tidemark_wal *wal = opening->wal;
-    int result = tidemark_log_lock(&wal->log, error);
+    int result = check_shards_wanted(opening, error);
+    if (result == 0) result = tidemark_log_lock(&wal->log, error);
     if (result == 0)
         result = tidemark_segment_list(wal->log.io, wal->log.directory, wal->log.path, -1, &opening->segments,
                                        &opening->count, error);

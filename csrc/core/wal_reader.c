@@ -19,6 +19,7 @@ struct tidemark_wal_reader {
     tidemark_wal_source *source;   /* a reference */
     uint64_t turn, history_turn;   /* of the source, as far as it was found to go with what was read */
     struct tidemark_cursor cursor; /* while closed it stands before the first record that is wanted */
+    bool opened;                   /* a segment, since the source was last seen to have the heads on disk */
     int64_t archive_head;          /* if the source is an archive */
     int64_t after_seqno;           /* batches that end there or before are passed over */
     tidemark_batch batch;          /* the one at the cursor; size 0: not yet looked at */
@@ -53,7 +54,7 @@ static int locate(struct tidemark_wal_reader *reader, tidemark_error *error) {
         while (position < count && segments[position].first_seqno <= seqno) position++;
         if (position > 0) {
             result = tidemark_cursor_open(&reader->cursor, segments[position - 1].first_seqno, error);
-            if (result == 0) result = 1;
+            if (result == 0) result = reader->opened = true;
         } else if (count > 0) {
             result = fail_pruned(reader, seqno, segments[0].first_seqno, error);
         }
@@ -69,6 +70,7 @@ static int next_segment(struct tidemark_wal_reader *reader, bool opened, const c
     struct tidemark_segment *segments;
     size_t count;
     int result = opened ? TIDEMARK_ENOT_FOUND : tidemark_cursor_open(cursor, cursor->last_seqno + 1, error);
+    if (result == 0) reader->opened = true;
     if (result != TIDEMARK_ENOT_FOUND) return result;
     result = list_segments(reader, &segments, &count, error);
     if (result < 0) return result;
@@ -272,6 +274,19 @@ static int advance_to_batch(struct tidemark_wal_reader *reader, int64_t head, ti
     return 0;
 }
 
+/* Checks that the batch that was found may be given: 0, EREPLACED, or why the heads cannot be looked at. A writer that
+ * replaces the heads does so before it makes a segment. So a batch of a segment that was opened before the heads were
+ * seen to be the ones on disk is durable, and one of a segment that was opened later may not be. */
+static int confirm(struct tidemark_wal_reader *reader, tidemark_error *error) {
+    tidemark_wal_source *source = reader->source;
+    if (!reader->opened || source->heads == NULL) return 0;
+    int result = tidemark_wal_source_look_now(source, error);
+    if (result == TIDEMARK_ENOT_FOUND) return 0; /* without heads nobody makes a segment */
+    if (result == 0) result = settle(reader, error);
+    if (result == 0) reader->opened = false;
+    return result;
+}
+
 int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidemark_batch *batch,
                              tidemark_error *error) {
     tidemark_wal_source *source = reader->source;
@@ -282,8 +297,12 @@ int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidema
         if (result == 0)
             result = advance_to_batch(
                 reader, source->heads != NULL ? tidemark_wal_reader_head(reader) : reader->archive_head, error);
-        if (result == 1) *batch = reader->batch;
-        if (result != 0) return result < 0 ? result : 0;
+        if (result == 1) {
+            result = confirm(reader, error);
+            if (result == 0) *batch = reader->batch;
+            return result;
+        }
+        if (result < 0) return result;
         if (source->heads == NULL)
             return tidemark_fail(error, TIDEMARK_EEND, "%s: shard %" PRIu32 ": the archive ends at seqno %" PRId64,
                                  cursor->path, cursor->shard, reader->archive_head);

@@ -174,6 +174,11 @@ int tidemark_wal_source_look(tidemark_wal_source *source, double time, tidemark_
     return tidemark_fail(error, source->failure.code, "%s", source->failure.message);
 }
 
+int tidemark_wal_source_look_now(tidemark_wal_source *source, tidemark_error *error) {
+    source->looked_at = -INFINITY;
+    return tidemark_wal_source_look(source, tidemark_monotonic(), error);
+}
+
 uint32_t tidemark_wal_source_log_id(tidemark_wal_source *source) {
     (void)tidemark_wal_source_look(source, tidemark_monotonic(), NULL);
     return source->log_id;

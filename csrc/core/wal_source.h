@@ -32,6 +32,9 @@ int tidemark_wal_source_open_io(const struct tidemark_io *io, const char *direct
  */
 int tidemark_wal_source_look(tidemark_wal_source *source, double time, tidemark_error *error);
 
+/* The same at once. */
+int tidemark_wal_source_look_now(tidemark_wal_source *source, tidemark_error *error);
+
 /* Sleeps until a head is above the seqno given for it (1, and which), or until it is time to look (0), or until
  * `deadline`, at once if that is `time` or before: ETIMEOUT. EINTERRUPTED. */
 int tidemark_wal_source_sleep(tidemark_wal_source *source, const tidemark_mark *marks, size_t count, double time,

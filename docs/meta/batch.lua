@@ -9,8 +9,9 @@
 ---@field epoch integer of the records
 ---@field prev_epoch integer of the record before the first one; 0 before record 1
 ---@field durable_seqno integer the head of the shard when it was written
----@field timestamp integer milliseconds since 1970
----@field log_id integer 64 bits, may be negative
+---@field written_ms integer milliseconds since 1970
+---@field log_id integer 1..2^32-1
+---@field origin tidemark.Origin? a new table at each access
 ---@operator len: integer
 local Batch = {}
 
@@ -19,9 +20,10 @@ local Batch = {}
 ---@field epoch integer at least 1
 ---@field prev_epoch integer at most `epoch`; 0 before record 1, and only there
 ---@field first_seqno integer at least 1
----@field durable_seqno? integer less than first_seqno; 0 if left out
----@field timestamp? integer milliseconds since 1970; 0 if left out
----@field log_id integer not 0
+---@field durable_seqno? integer less than first_seqno by at most 2^32; the lowest possible if left out
+---@field written_ms? integer milliseconds since 1970; 0 if left out
+---@field log_id integer 1..2^32-1
+---@field origin? tidemark.Origin
 ---@field records string[] at least one
 
 ---Raises where the fields are out of range or do not fit together.

@@ -8,7 +8,8 @@ local Wal = {}
 
 ---@class tidemark.WalOptions
 ---@field shards? integer[] to be there, besides those that the log has
----@field epoch? integer above the last one; without it the last one + 1
+---@field epoch? integer above the last one, 1..2^62-1; without it one from the clock and random bits
+---@field accept_loss? table<integer, integer> for each shard that LOST names, the seqno at which it ends
 ---@field segment_bytes? integer a segment is closed when the next batch would make it longer; 64 MiB
 ---@field sync? boolean false: appends are durable only after `sync`
 
@@ -20,13 +21,22 @@ local Wal = {}
 ---@return tidemark.ErrorCode? code
 function Wal.open(directory, opts) end
 
+---@class tidemark.Origin where records were first written
+---@field log_id integer 1..2^32-1
+---@field epoch integer
+---@field first_seqno integer
+
+---@class tidemark.AppendOptions
+---@field origin? tidemark.Origin
+
 ---Writes one batch.
 ---@param shard integer
 ---@param records string[] at least one
+---@param opts tidemark.AppendOptions?
 ---@return integer? first_seqno
 ---@return integer|string last_seqno or the message
 ---@return tidemark.ErrorCode? code
-function Wal:append(shard, records) end
+function Wal:append(shard, records, opts) end
 
 ---Makes all appends durable. Blocks the OS thread.
 ---@return true? done
@@ -41,10 +51,10 @@ function Wal:head(shard) end
 ---@return integer epoch
 function Wal:epoch() end
 
----@return integer log_id 64 bits, may be negative
+---@return integer log_id 1..2^32-1
 function Wal:log_id() end
 
----@return string[] sentences what opening has mended
+---@return string[] sentences the repairs made by this opening
 function Wal:recovery() end
 
 ---Idempotent.
@@ -62,6 +72,11 @@ function Wal:close() end
 ---@return tidemark.ErrorCode? code
 function Wal.prune(directory, shard, upto) end
 
+---The epoch as people see it, such as "2026-11-27T10:04:11Z#1f3a09c2".
+---@param epoch integer
+---@return string
+function Wal.epoch_text(epoch) end
+
 ---@class tidemark.WalReport
 ---@field shards integer
 ---@field segments integer
@@ -77,7 +92,7 @@ function Wal.prune(directory, shard, upto) end
 function Wal.verify(directory) end
 
 ---@class tidemark.WalReaderOptions
----@field archive? boolean true: the log has no heads, read it to its last whole batch
+---@field archive? boolean true: nobody writes the log any more; read it to its heads or to its last whole batch
 
 ---@param directory string
 ---@param shard integer
@@ -126,6 +141,17 @@ function Source:subscribe(shard, after_seqno) end
 ---@param shard integer
 ---@return integer? head the last durable seqno, nil for a shard that the log does not have
 function Source:head(shard) end
+
+---@return integer? log_id nil while the first writer is just making the log
+function Source:log_id() end
+
+---The epoch of a record: 0 for seqno 0, known from the seqno before the first record up to the head.
+---@param shard integer
+---@param seqno integer
+---@return integer? epoch
+---@return string? message
+---@return tidemark.ErrorCode? code "PRUNED", "AHEAD", "UNKNOWN_SHARD", ...
+function Source:epoch(shard, seqno) end
 
 ---@return integer[] shards ascending
 function Source:shards() end

@@ -27,7 +27,7 @@ struct model {
     int64_t last[SHARD_MAX];                /* that check_log has found, or its error */
     uint32_t written[SHARD_MAX][SEQNO_MAX]; /* attempt that was acknowledged for a seqno; 0: none */
     uint32_t visible[SHARD_MAX][SEQNO_MAX]; /* attempt that a reader has seen; 0: none */
-    uint32_t epoch;                         /* highest that an opening has returned */
+    uint64_t epoch;                         /* highest that an opening has returned */
     bool deferred[SHARD_MAX][SEQNO_MAX];    /* appended, acknowledged at the next sync */
 };
 

@@ -10,9 +10,16 @@ static char heads_path[192], kept_path[192];
 
 static const tidemark_record record = {"x", 1};
 
-static tidemark_wal *open_epoch(uint32_t epoch, int *code) {
+static tidemark_wal *open_epoch(uint64_t epoch, int *code) {
     tidemark_wal_options options = log_options(300, 0);
     options.epoch = epoch;
+    return open_log(&options, code);
+}
+
+/* Opens the log whose heads are gone, with the end of shards 1, 2 and 5. */
+static tidemark_wal *open_without_heads(int64_t first, int64_t second, int64_t fifth, int *code) {
+    const tidemark_mark ends[] = {{1, first}, {2, second}, {5, fifth}};
+    tidemark_wal_options options = {.accept_loss = ends, .accept_loss_count = 3};
     return open_log(&options, code);
 }
 
@@ -40,8 +47,9 @@ static void drop_heads(void) {
 /* ---- epochs ---- */
 
 static void epochs(void) {
+    const uint64_t highest = TIDEMARK_EPOCH_EXPLICIT_MAX;
     int code;
-    make_log(1); /* epoch 1 */
+    CHECK_INT(tidemark_wal_close(open_epoch(1, &code), &failure), 0);
     CHECK(open_epoch(1, &code) == NULL);
     CHECK_INT(code, TIDEMARK_EFENCED);
     tidemark_wal *wal = open_epoch(7, &code);
@@ -53,19 +61,31 @@ static void epochs(void) {
     CHECK_INT(code, TIDEMARK_EFENCED);
     CHECK(open_epoch(7, &code) == NULL);
     CHECK_INT(code, TIDEMARK_EFENCED);
+    fault->clock_ms = 1000000; /* the clock decides, and the random bits */
     wal = open_epoch(0, &code);
-    CHECK_INT(tidemark_wal_epoch(wal), 8);
+    CHECK_INT(tidemark_wal_epoch(wal) >> 30, 1000);
     CHECK_INT(append(wal, 1), 0);
     CHECK_INT(tidemark_wal_close(wal, &failure), 0);
-    wal = open_epoch(UINT32_MAX, &code);
+    CHECK(open_epoch(highest + 1, &code) == NULL);
+    CHECK_INT(code, TIDEMARK_EINVAL);
+    wal = open_epoch(highest, &code);
     CHECK_INT(code, 0);
     CHECK_INT(append(wal, 1), 0);
     CHECK_INT(tidemark_wal_close(wal, &failure), 0);
-    CHECK(open_epoch(0, &code) == NULL); /* none is left */
-    CHECK_INT(code, TIDEMARK_EFENCED);
+    wal = open_epoch(0, &code); /* the largest one closes nothing */
+    CHECK_INT(code, 0);
+    CHECK(tidemark_wal_epoch(wal) > highest);
+    CHECK_INT(append(wal, 1), 0);
+    CHECK_INT(tidemark_wal_close(wal, &failure), 0);
     drop_heads(); /* the segments know it as well */
-    CHECK(open_epoch(UINT32_MAX, &code) == NULL);
+    const tidemark_mark end = {1, 3};
+    tidemark_wal_options options = {.epoch = highest, .accept_loss = &end, .accept_loss_count = 1};
+    CHECK(open_log(&options, &code) == NULL);
     CHECK_INT(code, TIDEMARK_EFENCED);
+    options.epoch = 0;
+    wal = open_log(&options, &code);
+    CHECK_INT(code, 0);
+    CHECK_INT(tidemark_wal_close(wal, &failure), 0);
 }
 
 /* ---- heads ---- */
@@ -73,15 +93,20 @@ static void epochs(void) {
 static void heads_are_missing(void) {
     int code;
     make_log(5);
-    tidemark_wal *wal = open_epoch(9, &code);
-    uint64_t id = tidemark_wal_log_id(wal);
+    tidemark_wal *wal = open_epoch(0, &code);
+    uint32_t id = tidemark_wal_log_id(wal);
     CHECK_INT(append(wal, 2), 0);
     CHECK_INT(tidemark_wal_close(wal, &failure), 0);
     drop_heads();
-    tidemark_wal_options none = {0}; /* the segments know the shards */
-    wal = open_log(&none, &code);
+    CHECK(open_epoch(0, &code) == NULL);
+    CHECK_INT(code, TIDEMARK_ELOST);
+    CHECK(strstr(failure.message, " 1:5 2:6 5:5 ") != NULL);
+    CHECK(!exists(heads_path));
+    CHECK(open_without_heads(5, 5, 5, &code) == NULL);
+    CHECK_INT(code, TIDEMARK_ELOST);
+    CHECK(strstr(failure.message, " 2:6 ") != NULL && strstr(failure.message, "1:5") == NULL);
+    wal = open_without_heads(5, 6, 5, &code); /* the segments know the shards */
     CHECK_INT(code, 0);
-    CHECK_INT(tidemark_wal_epoch(wal), 10);
     CHECK(tidemark_wal_log_id(wal) == id);
     CHECK_INT(head(wal, 1), 5);
     CHECK_INT(head(wal, 2), 6);
@@ -97,7 +122,8 @@ static void heads_are_corrupt(void) {
     memset(garbage, 0x5A, sizeof garbage);
     put_bytes(heads_path, 0, garbage, sizeof garbage);
     CHECK(open_epoch(0, &code) == NULL);
-    CHECK_INT(code, TIDEMARK_ECORRUPT);
+    CHECK_INT(code, TIDEMARK_ELOST);
+    CHECK(strstr(failure.message, "heads is damaged") != NULL);
     get_bytes(heads_path, 0, found, sizeof found);
     CHECK(memcmp(found, garbage, sizeof found) == 0);
     CHECK_INT(tidemark_wal_verify_io(log_io, directory, &report, &failure), TIDEMARK_ECORRUPT);
@@ -122,8 +148,7 @@ static void a_restored_log(void) {
     CHECK_INT(code, TIDEMARK_ELOST);
     CHECK(strstr(failure.message, "seqno 1, but 2 had been durable") != NULL);
     CHECK_INT(tidemark_wal_verify_io(log_io, directory, &report, &failure), TIDEMARK_ELOST);
-    drop_heads();
-    wal = open_epoch(0, &code);
+    wal = open_without_heads(1, 0, 0, &code);
     CHECK_INT(head(wal, 1), 1);
     CHECK_INT(tidemark_wal_close(wal, &failure), 0);
     /* older heads beside newer segments */
@@ -155,7 +180,7 @@ static void use_inherited(void) {
     CHECK_INT(append(inherited, 1), TIDEMARK_EFORKED);
     CHECK_INT(tidemark_wal_sync(inherited, &failure), TIDEMARK_EFORKED);
     CHECK_INT(tidemark_wal_close(inherited, &failure), TIDEMARK_EFORKED);
-    open_second(); /* the parent's lock stands */
+    open_second(); /* the parent still has the lock */
 }
 
 static void one_writer(void) {
@@ -245,7 +270,7 @@ static void pruned(void) {
     tidemark_wal_report report;
     CHECK_INT(tidemark_wal_verify_io(log_io, directory, &report, &failure), 0);
     drop_heads(); /* what is left is enough to go on from */
-    tidemark_wal *wal = open_epoch(0, &code);
+    tidemark_wal *wal = open_without_heads(20, 20, 20, &code);
     CHECK_INT(code, 0);
     CHECK_INT(head(wal, 1), 20);
     CHECK_INT(append(wal, 1), 0);
@@ -416,24 +441,30 @@ static void a_reader_beside_the_writer(void) {
     CHECK_INT(tidemark_wal_close(wal, &failure), 0);
 }
 
-/* The heads are removed and made anew while a reader waits. */
+/* The heads are removed, and made again by a writer that accepts it, while a reader waits. */
 static void a_reader_and_new_heads(void) {
+    static const struct timespec pause = {0, 60000000}; /* readers look at this every 50 ms */
     int code;
     make_log(2);
     tidemark_wal_reader *reader = open_reader(0, &code);
     CHECK_INT(next(reader), 1);
     CHECK_INT(next(reader), 2);
-    drop_heads();
-    /* a writer that was killed when it had only just made them */
-    tidemark_state *heads = NULL;
-    CHECK_INT(tidemark_state_open_io(log_io, heads_path, log_shards, LOG_SHARDS, 0, &heads, &failure), 0);
-    static const struct timespec pause = {0, 60000000};
-    (void)nanosleep(&pause, NULL); /* readers look at this every 50 ms */
-    CHECK_INT(next(reader), TIDEMARK_ETIMEOUT);
-    tidemark_state_release(heads);
+    if (unlink(live_path) < 0) abort(); /* a new live file alone is no other history */
     tidemark_wal *wal = open_epoch(0, &code);
     CHECK_INT(append(wal, 1), 0);
+    (void)nanosleep(&pause, NULL);
     CHECK_INT(next(reader), 3);
+    CHECK_INT(tidemark_wal_close(wal, &failure), 0);
+    drop_heads();
+    (void)nanosleep(&pause, NULL);
+    CHECK_INT(next(reader), TIDEMARK_ENOT_FOUND);
+    wal = open_without_heads(3, 2, 2, &code);
+    (void)nanosleep(&pause, NULL);
+    CHECK_INT(next(reader), TIDEMARK_EREPLACED);
+    tidemark_wal_reader_close(reader);
+    reader = open_reader(3, &code);
+    CHECK_INT(append(wal, 1), 0);
+    CHECK_INT(next(reader), 4);
     tidemark_wal_reader_close(reader);
     CHECK_INT(tidemark_wal_close(wal, &failure), 0);
 }

@@ -44,10 +44,10 @@ local function key_of(record, field)
   return nil, ("has no string, number or boolean in its field '%s'"):format(field)
 end
 
--- The shards of the log that is there, nil if there is none; or nil, message, code.
+-- The shards of the log that is there, nil if there is none; or nil, message, code. Of heads that are damaged Wal.open says more.
 local function shards_there(directory)
   local source, message, code = Wal.source(directory) -- unlike Wal.heads it does not give a log that is not made to its end
-  if code == "NOT_FOUND" then
+  if code == "NOT_FOUND" or code == "CORRUPT" then
     return nil
   elseif not source then
     return nil, message, code
@@ -71,6 +71,15 @@ local function shards_wanted(options)
     shards[#shards + 1] = shard
   end
   return shards
+end
+
+-- The marks of all --accept-loss, {[shard] = seqno}.
+local function accept_loss(options)
+  local marks = {}
+  for _, mark in ipairs(options.accept_loss) do
+    marks[mark.shard] = mark.seqno
+  end
+  return marks
 end
 
 -- Collects records and writes them in batches. `failure` and `code` tell of a write that failed: nothing more is written then.
@@ -220,7 +229,7 @@ return function(options)
   local shards, wal, code
   shards, message, code = shards_wanted(options)
   if shards then
-    wal, message, code = Wal.open(options.dir, { shards = shards, epoch = options.epoch })
+    wal, message, code = Wal.open(options.dir, { shards = shards, epoch = options.epoch, accept_loss = accept_loss(options) })
   end
   if wal then -- those of the log, for another writer may have begun to make it, with more
     shards, message, code = shards_there(options.dir)

@@ -23,6 +23,16 @@ local function integer(option, least, most)
   end
 end
 
+-- "3:17" as {shard = 3, seqno = 17}.
+local function shard_mark(text)
+  local shard, seqno = text:match "^(%d+):(%d+)$"
+  shard, seqno = math.tointeger(tonumber(shard)), math.tointeger(tonumber(seqno))
+  if not shard or not seqno or shard > 65535 then
+    return nil, ("--accept-loss: SHARD:SEQNO expected, such as 0:17, not '%s'"):format(text)
+  end
+  return { shard = shard, seqno = seqno }
+end
+
 local function seconds(text)
   local number = tonumber(text)
   if not number or number <= 0 then
@@ -64,10 +74,15 @@ local function add_append(parser)
     :argname("N")
     :default(100)
   command
-    :option("--epoch", "Begin this epoch (default: the last one + 1). Needed once when the log was restored from a copy: one above all "
-      .. "that were ever used.")
-    :convert(integer("--epoch", 1, 4294967295))
-    :argname("N")
+    :option("--epoch", "Begin this epoch, which must be above all that the log has (default: a new one, from the clock and random bits).")
+    :convert(integer("--epoch", 1, (1 << 62) - 1))
+    :argname "N"
+  command
+    :option("--accept-loss", "Go on without lost records: repeats, for each shard that the error LOST names, where the shard ends. May be "
+      .. "given more than once.")
+    :convert(shard_mark)
+    :argname("SHARD:SEQNO")
+    :count "*"
   command:epilog(EXIT_CODES)
 end
 
