@@ -2,13 +2,14 @@
 --- longest batch.
 ---
 --- After damage the scan goes on where the damaged batch ends, if its header is whole. If the header itself is damaged, its fields are
---- hints: most of them are still right, and a record may hold bytes that look like a batch.
+--- hints: most of them are still right, and a record may hold bytes that look like a batch. Only if several fields are wrong can such a
+--- record be taken for a batch, and then only if it was made for that, with seqnos that this shard did not have yet.
 
 local core = require "tidemark.core"
 
 local Batch, epoch_text = core.Batch, core.epoch_text
 
-local HEADER, MAGIC, VERSION, FLAGS = 64, "TMWB", 3, 1
+local HEADER, ORIGIN, MAGIC, VERSION, FLAGS = 64, 24, "TMWB", 3, 1
 local FIELDS = "<c4BBI2I4I4i8i8i8i8I4I4I4I4"
 local MOST = 67108864 -- bytes of a batch
 local WINDOW, PAGE = 262144, 4096 -- bytes
@@ -56,7 +57,9 @@ Window.__index = Window
 
 local function open(files, path)
   local fd, message = files.open(path)
-  if not fd then
+  if not fd and not files.fingerprint(path) then
+    scan.fail("LOCKED", "%s: was removed while the log was read, so a writer is at work: end it first", path)
+  elseif not fd then
     scan.fail("IO", "%s: cannot open it: %s", path, message)
   end
   local size
@@ -123,11 +126,11 @@ function Window:get(offset, size)
   return self.block:sub(first, first + size - 1)
 end
 
---- Where `text` comes next from `offset` on, nil if it does not before `stop`.
-function Window:find(text, offset, stop)
+--- Where what may be a header begins next, from `offset` on and before `stop`: the magic and a version below 32.
+function Window:find_header(offset, stop)
   while offset < stop do
-    self:load(offset, math.min(WINDOW, stop - offset + #text - 1))
-    local found = self.block:find(text, offset - self.start + 1, true)
+    self:load(offset, math.min(WINDOW, self.size - offset))
+    local found = self.block:find("TMWB[\1-\31]", offset - self.start + 1)
     if found then
       local at = self.start + found - 1
       return at < stop and at or nil
@@ -136,7 +139,7 @@ function Window:find(text, offset, stop)
     if read >= self.size then
       return nil
     end
-    offset = math.max(read - #text + 1, offset + 1)
+    offset = math.max(read - 4, offset + 1)
   end
 end
 
@@ -160,18 +163,18 @@ end
 ---@field whole boolean its CRC and its ranges are right; otherwise the fields are hints
 ---@field unsupported string? what this version cannot read, in a header whose CRC is right
 
--- The header at `offset`, nil where there are fewer bytes.
-local function header_at(window, offset)
+-- The header at `offset`, nil where there are fewer bytes. Where `is_wanted(header)` is false it counts as not whole.
+local function header_at(window, offset, is_wanted)
   local bytes = window:get(offset, HEADER)
   if #bytes < HEADER then
     return nil
   end
   local magic, version, flags, shard, count, length, epoch, prev_epoch, first, written_ms, log_id, _, _, crc = FIELDS:unpack(bytes)
   local header = {
-    magic = magic, version = version, shard = shard, count = count, epoch = epoch, prev_epoch = prev_epoch, first_seqno = first,
+    magic = magic, version = version, flags = flags, shard = shard, count = count, epoch = epoch, prev_epoch = prev_epoch, first_seqno = first,
     log_id = log_id, size = HEADER + length, whole = false, last_seqno = first + count - 1,
   }
-  if magic ~= MAGIC or crc ~= crc32c(bytes:sub(1, HEADER - 4)) then
+  if magic ~= MAGIC or is_wanted and not is_wanted(header) or crc ~= crc32c(bytes:sub(1, HEADER - 4)) then
     return header
   elseif version ~= VERSION then
     header.unsupported = ("batch: version %d, this tidemark reads version %d"):format(version, VERSION)
@@ -253,11 +256,13 @@ local function seek(self, offset, stop, accept)
   local window = self.window
   stop = math.min(stop, window.size - HEADER + 1)
   while true do
-    local at = window:find(MAGIC, offset, stop)
+    local at = window:find_header(offset, stop)
     if not at then
       return nil
     end
-    local header = header_at(window, at)
+    local header = header_at(window, at, function(header)
+      return header.version ~= VERSION or fits(self, header)
+    end)
     if header.unsupported then
       self.unsupported = self.unsupported or { offset = at, why = header.unsupported }
     elseif header.whole and fits(self, header) and continues(self, header) and accept(header, at) and scan.batch(window, at, header) then
@@ -267,7 +272,7 @@ local function seek(self, offset, stop, accept)
   end
 end
 
--- Looks for the next whole batch with a first seqno above `above`. One that is followed by another batch is preferred to one that is not,
+-- Looks for the next whole batch with a first seqno above `above`. One that is followed by another is preferred to one that is not,
 -- which may be the bytes of a record; the latter counts only if their seqnos leave room for both.
 local function hunt(self, offset, above)
   local size = self.window.size
@@ -281,23 +286,43 @@ local function hunt(self, offset, above)
   return loose or firm
 end
 
+-- Where the batch with a damaged header ends, by its length and, if its count may be right, by where its last record ends.
+local function claimed_ends(self, offset, header, claims_records)
+  local ends = { offset + header.size }
+  local fixed = HEADER + 4 * header.count + (header.flags & FLAGS ~= 0 and ORIGIN or 0)
+  if claims_records and offset + fixed <= self.window.size then
+    ends[2] = offset + fixed + ("<I4"):unpack(self.window:get(offset + fixed - 4, 4))
+  end
+  return ends
+end
+
+-- Where to go on after a batch whose header is damaged but plausible; nil if that cannot be known.
+local function after_claimed(self, offset, header)
+  local claims_records = header.first_seqno == self.last + 1 and header.count > 0 and header.count <= (MOST - HEADER) // 4
+  local ends = claimed_ends(self, offset, header, claims_records)
+  for _, after in ipairs(ends) do
+    if is_begin(self, after) then
+      return after
+    end
+  end
+  for _, after in ipairs(ends) do
+    if is_end(self, after) then -- that of all batches, it seems; if it is the length that is wrong, the next one is in between
+      local found = claims_records and seek(self, offset + 1, after, function(next_header, at)
+        return next_header.first_seqno == header.last_seqno + 1 and is_end(self, at + next_header.size)
+      end)
+      return found or after
+    end
+  end
+  return claims_records and hunt(self, offset + 1, header.last_seqno) or nil
+end
+
 -- Where to go on after the damage at `offset`, nil if there is nothing more.
 local function after_damage(self, offset, header)
   if header and header.whole and fits(self, header) then
     return offset + header.size
   end
-  if header and is_plausible(self, header) then
-    local after = offset + header.size
-    if is_begin(self, after) then
-      return after
-    end
-    local claims_records = header.first_seqno == self.last + 1 and header.count > 0 and header.count <= (MOST - HEADER) // 4
-    local found = claims_records and hunt(self, offset + 1, header.last_seqno)
-    if found or is_end(self, after) then
-      return found or after
-    end
-  end
-  return hunt(self, offset + 1, self.last)
+  local after = header and is_plausible(self, header) and after_claimed(self, offset, header)
+  return after or hunt(self, offset + 1, self.last)
 end
 
 ---@class tidemark.SalvageDamage bytes that are no whole batch and are not zeros up to the end of the segment
@@ -329,7 +354,8 @@ function Scan:run(visit)
       table.move(pending, 1, #pending, #damage + 1, damage)
       pending = {}
       visit(header, offset, bytes)
-      self.log_id, self.last, self.epoch, self.least_epoch = header.log_id, header.last_seqno, header.epoch, header.epoch
+      self.log_id, self.last = header.log_id, header.last_seqno
+      self.epoch, self.least_epoch = header.epoch, header.epoch
       offset = offset + header.size
     else
       local is_known = header and header.whole and fits(self, header)
