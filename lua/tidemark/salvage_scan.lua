@@ -171,8 +171,8 @@ local function header_at(window, offset, is_wanted)
   end
   local magic, version, flags, shard, count, length, epoch, prev_epoch, first, written_ms, log_id, _, _, crc = FIELDS:unpack(bytes)
   local header = {
-    magic = magic, version = version, flags = flags, shard = shard, count = count, epoch = epoch, prev_epoch = prev_epoch, first_seqno = first,
-    log_id = log_id, size = HEADER + length, whole = false, last_seqno = first + count - 1,
+    magic = magic, version = version, flags = flags, shard = shard, count = count, size = HEADER + length, epoch = epoch,
+    prev_epoch = prev_epoch, first_seqno = first, last_seqno = first + count - 1, log_id = log_id, whole = false,
   }
   if magic ~= MAGIC or is_wanted and not is_wanted(header) or crc ~= crc32c(bytes:sub(1, HEADER - 4)) then
     return header
