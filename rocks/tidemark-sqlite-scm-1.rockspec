@@ -20,6 +20,7 @@ build = {
   type = "builtin",
   modules = {
     ["tidemark.follower_db"] = "lua/tidemark/follower_db.lua",
+    ["tidemark.follower_db.progress"] = "lua/tidemark/follower_db/progress.lua",
     ["tidemark.sqlite"] = {
       sources = { "csrc/sqlite/connection.c", "csrc/sqlite/sqlite.c" },
       libraries = { "sqlite3" },

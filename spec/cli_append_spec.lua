@@ -2,6 +2,7 @@
 
 local command_line = require "spec.support.command_line"
 local sandbox = require "spec.support.sandbox"
+local Wal = require "tidemark.wal"
 
 local run, run_with, write = command_line.run, command_line.run_with, command_line.write
 
@@ -37,13 +38,80 @@ describe("tidemark append", function()
   end)
 
   it("begins the epoch that is given, if it is above the last one", function()
-    assert_done(run_with("one\n", "append", log))
+    assert_done(run_with("one\n", "append", log, "--epoch", "999"))
     assert_done(run_with("two\n", "append", log, "--epoch", "1000"))
-    local reader = assert(require("tidemark.wal").reader(log, 0, 1))
+    local reader = assert(Wal.reader(log, 0, 1))
     assert.equal(1000, assert(reader:next(0)).epoch)
     reader:close()
-    assert_refused(run_with("three\n", "append", log, "--epoch", "1000"), "epoch 1000 is not above the last one, 1000", "FENCED")
+    assert_refused(run_with("three\n", "append", log, "--epoch", "1000"),
+      ("epoch %s is not above the last one, %s"):format(Wal.epoch_text(1000), Wal.epoch_text(1000)), "FENCED")
+    for _, wrong in ipairs { "0", "1.5", "x", "4611686018427387904" } do
+      command_line.expect(2, run("append", log, "--epoch", wrong), "from 1 to 4611686018427387903")
+    end
+    local most = "4611686018427387903"
+    assert_done(run_with("three\n", "append", log, "--epoch", most))
+    assert_done(run_with("four\n", "append", log)) -- the largest epoch does not close the log
+    assert.same({ [0] = { "one", "two", "three", "four" } }, command_line.records(log))
   end)
+
+  -- Runs the command again with the options that the message says.
+  local function follow_advice(result, input, ...)
+    local options = {}
+    for mark in result.err:gmatch "%-%-accept%-loss (%d+:%d+)" do
+      options[#options + 1], options[#options + 2] = "--accept-loss", mark
+    end
+    assert(#options > 0, result.err)
+    for i = 1, select("#", ...) do
+      options[#options + 1] = (select(i, ...))
+    end
+    return run_with(input, "append", log, table.unpack(options))
+  end
+
+  it("goes on without lost records with the options that it names", function()
+    local all = file("all", "a\nb\nc\nd\n")
+    assert_done(run("append", log, "--shards", "2", "--batch", "1", all))
+    local before = command_line.records(log)
+    assert_done(run_with("e\n", "append", log, "--batch", "1"))
+    local lost = command_line.records(log)
+    local shard = #lost[0] > #before[0] and 0 or 1
+    assert(os.remove(("%s/%05d-%020d.wal"):format(log, shard, #before[shard] + 1)))
+    local result = run_with("f\n", "append", log)
+    local ends = ("%d:%d"):format(shard, #before[shard])
+    assert_refused(result, "(LOST)", ("shard %d ends at seqno %d, but %d had been durable"):format(shard, #before[shard], #lost[shard]),
+      "--accept-loss " .. ends)
+    assert_refused(run_with("f\n", "append", log, "--accept-loss", ("%d:%d"):format(shard, #lost[shard])), "(LOST)", ends)
+    result = follow_advice(result, "f\n")
+    assert.equal(0, result.code)
+    assert.truthy(result.err:find("recovered: shard " .. shard .. ": went on after seqno", 1, true), result.err)
+    local now = command_line.records(log)
+    assert.equal(#before[0] + #before[1] + 1, #now[0] + #now[1])
+    for id = 0, 1 do
+      assert.same(before[id], { table.unpack(now[id], 1, #before[id]) })
+    end
+    assert_done(run_with("g\n", "append", log, "--accept-loss", ends)) -- old numbers, and nothing is lost
+  end)
+
+  it("takes a log without heads for one that may have lost records, and changes nothing", function()
+    assert_done(run_with("a\nb\nc\n", "append", log, "--shards", "2", "--batch", "1"))
+    local before = command_line.records(log)
+    for _, damage in ipairs { "rm '%s/heads' '%s/heads.live'", "rm '%s/heads'; : '%s'", "echo damaged > '%s/heads'; rm '%s/heads.live'" } do
+      assert(os.execute(damage:format(log, log)))
+      local names = command_line.list(log)
+      local result = run_with("d\n", "append", log)
+      assert_refused(result, "(LOST)", "nobody knows whether records are missing", "and --shards N if it had more shards")
+      assert.equal(names:gsub(" ?lock", ""), (command_line.list(log):gsub(" ?lock", "")))
+      assert.equal(0, follow_advice(result, "", "--shards", "2").code)
+      assert.same(before, command_line.records(log))
+    end
+    assert.equal(0, run("verify", log).code)
+  end)
+
+  for _, wrong in ipairs { "x", "0", "0:", ":1", "65536:1", "0:99999999999999999999", "-1:0" } do
+    it("refuses --accept-loss " .. wrong, function()
+      command_line.expect(2, run("append", log, "--accept-loss=" .. wrong), "SHARD:SEQNO expected")
+      assert.equal("", command_line.list(directory))
+    end)
+  end
 
   it("takes every byte but the line end", function()
     local bytes = {}

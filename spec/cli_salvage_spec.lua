@@ -174,7 +174,7 @@ describe("tidemark salvage", function()
     local wal = assert(Wal.open(new, { epoch = 50 }))
     assert.same({}, wal:recovery())
     for _, shard in ipairs(salvage.SHARDS) do
-      assert.is_nil(status[shard].code, status[shard].error)
+      assert.same({ "ok", "live" }, { status[shard].verdict, status[shard].state }, status[shard].error)
       for seqno = 1, last do
         assert.equal(seqno > FOLLOWED and was[shard][seqno].record or nil, (applied[shard] or {})[seqno])
       end
@@ -221,7 +221,7 @@ describe("tidemark salvage", function()
     local applied, status = salvage.follow(new, directory .. "/marks")
     assert.same({}, applied)
     for _, shard in ipairs(salvage.SHARDS) do
-      assert(#is[shard] <= FOLLOWED or status[shard].code == "FOREIGN", status[shard].error)
+      assert.same({ "foreign", "FOREIGN" }, { status[shard].verdict, status[shard].code })
     end
   end
 
@@ -518,6 +518,22 @@ describe("tidemark salvage", function()
     expect(0, run("verify", directory .. "/second"))
   end)
 
+  -- ---- advice ----
+
+  it("is what a command that meets damage advises, as it is to be typed", function()
+    salvage.flip(log, 0, 7, -1)
+    for _, arguments in ipairs { { "verify", log }, { "follow", log, "--state", directory .. "/state", "--exec", "cat >/dev/null", "--once" } } do
+      local result = run(table.unpack(arguments))
+      assert(result.code == 1 or result.code == 3, result.code)
+      local advised = result.err:match "(tidemark salvage .-), where"
+      assert(advised, result.err)
+      local typed = advised:gsub("^tidemark", command_line.shell()):gsub("NEWDIR", new):gsub("%[%-%-from LOG%]", "--from " .. base .. "/healthy")
+      expect(0, command_line.run_shell(typed))
+      check_same()
+      assert(os.execute(("rm -r '%s' '%s/marks'*"):format(new, directory)))
+    end
+  end)
+
   -- ---- refusals ----
 
   it("refuses another version of a batch or note, and makes nothing", function()
@@ -576,7 +592,7 @@ describe("tidemark salvage", function()
     assert(wal:close())
     remove(broken .. "/heads")
     salvage.flip(broken, 0, 1, -1)
-    expect(1, run("salvage", broken, new), "(CORRUPT)", "nothing in it is whole")
+    expect(1, run("salvage", broken, new), "(LOST)", "nothing in it is whole")
     assert.is_nil(uv.fs_stat(new))
   end)
 

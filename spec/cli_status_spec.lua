@@ -63,15 +63,15 @@ describe("tidemark status", function()
 
   it("compares marks with the heads of a log, whichever has the shard", function()
     command_line.make_log(log, 3, 2)
-    make_state { [0] = 1, [1] = 4, [2] = 123460, [9] = 5 }
-    assert.equal('{"0":{"applied":1,"head":4,"lag":3},"1":{"applied":4,"head":4,"lag":0},'
-      .. '"2":{"applied":123460,"head":4,"lag":-123456},"9":{"applied":5}}\n', look("status", state, "--log", log, "--json"))
+    make_state { [0] = 1, [1] = 4, [9] = 5 }
+    assert.equal('{"0":{"applied":1,"head":4,"lag":3,"verdict":"unknown"},"1":{"applied":4,"head":4,"lag":0,"verdict":"unknown"},'
+      .. '"2":{"head":4},"9":{"applied":5,"verdict":"unknown"}}\n', look("status", state, "--log", log, "--json"))
     assert.equal(table.concat({
-      "shard  applied  head       lag  applied of head",
-      "    0        1     4         3  [#####---------------]",
-      "    1        4     4         0  [####################]",
-      "    2  123,460     4  -123,456  [####################]",
-      "    9        5     -         -",
+      "shard  applied  head  lag  verdict  applied of head",
+      "    0        1     4    3  unknown  [#####---------------]",
+      "    1        4     4    0  unknown  [####################]",
+      "    2        -     4    -  -",
+      "    9        5     -    -  unknown",
       "",
     }, "\n"), look("status", state, "--log", log))
   end)
@@ -92,7 +92,7 @@ describe("tidemark status", function()
       assert.equal(0, run("follow", log, "--db", db, "--once").code)
       assert.equal('{"3":{"applied":2}}\n', run("status", db, "--json").out)
       local out = run("status", db, "--log", log, "--json").out
-      assert.equal('{"0":{"applied":0,"head":0,"lag":0},"3":{"applied":2,"head":2,"lag":0}}\n', out)
+      assert.equal('{"0":{"applied":0,"head":0,"lag":0,"verdict":"ok"},"3":{"applied":2,"head":2,"lag":0,"verdict":"ok"}}\n', out)
     end)
 
     it("says so of a database without a follower", function()

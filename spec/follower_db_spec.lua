@@ -2,6 +2,7 @@
 --- several processes and full disks are in follower_db_crash_spec.lua.
 
 local Follower = require "tidemark.follower"
+local epochs = require "tidemark.epochs"
 local FollowerDb = require "tidemark.follower_db"
 local ReplicationState = require "tidemark.replication_state"
 local fake = require "spec.support.fake_source"
@@ -68,7 +69,7 @@ describe("FollowerDb", function()
     end)
 
     it("keeps shards apart", function()
-      apply(batch(1, 2, { shard = 1, epoch = 9, log_id = 5 }), insert)
+      apply(batch(1, 2, { shard = 1, epoch = 9 }), insert)
       apply(batch(1, 1), insert)
       stands("1 2", "2 9", 1)
       stands("1", "1 1", 0)
@@ -77,6 +78,8 @@ describe("FollowerDb", function()
     it("looks at its own table, whatever temporary one has the name", function()
       apply(batch(1, 3), insert)
       assert(db:exec "CREATE TEMP TABLE tidemark_progress (shard INTEGER PRIMARY KEY, applied, epoch, log_id)")
+      assert(db:exec "CREATE TEMP TABLE tidemark_epochs (shard, first_seqno, epoch)")
+      assert.same({ 1, support.LOG }, { db:epoch(0, 2), db:log_id(0) })
       apply(batch(1, 3), insert)
       apply(batch(4, 4), insert)
       assert(db:exec "DROP TABLE temp.tidemark_progress")
@@ -109,11 +112,11 @@ describe("FollowerDb", function()
     end)
 
     it("goes on up to the last seqno", function()
-      assert(db:exec("INSERT INTO tidemark_progress VALUES (0, ?, 4294967295, ?)", math.maxinteger - 2, support.LOG))
+      assert(db:exec("INSERT INTO tidemark_progress VALUES (0, ?, ?, ?)", math.maxinteger - 2, 1 << 62, support.LOG))
       reopen()
       assert.equal(math.maxinteger - 2, db:state():applied_seqno(0))
-      apply(batch(math.maxinteger - 2, math.maxinteger, { epoch = 0xffffffff }), insert)
-      stands(("%d %d"):format(math.maxinteger - 1, math.maxinteger), math.maxinteger .. " 4294967295")
+      apply(batch(math.maxinteger - 2, math.maxinteger, { epoch = 1 << 62 }), insert)
+      stands(("%d %d"):format(math.maxinteger - 1, math.maxinteger), math.maxinteger .. " 4611686018427387904")
     end)
 
     it("refuses one that does not continue the row, and changes nothing", function()
@@ -121,13 +124,19 @@ describe("FollowerDb", function()
       reopen() -- what follows is judged by the row alone
       assert.equal("records 6..7 are missing: record 5 is the last one applied, record 8 came",
         refused("GAP", batch(8, 8, { epoch = 2 })))
-      assert.truthy(refused("FOREIGN", batch(6, 6, { epoch = 2, log_id = 1 })):find "^record 6 of log 0000000000000001 came")
+      assert.equal("record 6 of log 00000001 came, this shard follows log fffffff0",
+        refused("FOREIGN", batch(6, 6, { epoch = 2, log_id = 1 })))
       assert.truthy(refused("FOREIGN", batch(1, 5, { epoch = 2, log_id = 1 })):find "^records 1..5 of log")
-      assert.truthy(refused("FENCED", batch(6, 7)):find "^records 6..7 came under epoch 1, but epoch 2 has begun")
-      assert.truthy(refused("DIVERGED", batch(4, 5, { epoch = 3 })):find "the leader has written them anew")
-      assert.truthy(refused("DIVERGED", batch(6, 7, { epoch = 4, prev_epoch = 3 })):find "^record 5 was applied under epoch 2")
-      assert.truthy(refused("DIVERGED", batch(5, 7, { epoch = 3, prev_epoch = 2 })):find "^record 5 was applied under epoch 2")
-      apply(batch(1, 2), insert) -- an old epoch's duplicate
+      local function differs(seqno, epoch, one)
+        local message = "record %d was applied under epoch %s, but in the log it is of epoch %s"
+        assert.equal(message:format(seqno, epochs.text(2), epochs.text(epoch)), refused("DIVERGED", one))
+      end
+      differs(5, 1, batch(6, 7))
+      differs(5, 3, batch(4, 5, { epoch = 3, prev_epoch = 2 }))
+      differs(5, 3, batch(6, 7, { epoch = 4, prev_epoch = 3 }))
+      differs(5, 3, batch(5, 7, { epoch = 3, prev_epoch = 2 }))
+      differs(2, 1, batch(1, 2)) -- a duplicate
+      apply(batch(1, 2, { epoch = 2 }), insert)
       stands("1 2 3 4 5", "5 2")
       apply(batch(6, 6, { epoch = 7, prev_epoch = 2 }), insert)
       stands("1 2 3 4 5 6", "6 7")
@@ -136,6 +145,70 @@ describe("FollowerDb", function()
     it("refuses a first one that is not the beginning", function()
       refused("GAP", batch(2, 3))
       stands("", nil)
+    end)
+
+    it("refuses another log also in a shard of which it has nothing", function()
+      apply(batch(1, 2), insert)
+      assert.equal("record 1 of log 00000005 came, this shard follows log fffffff0",
+        refused("FOREIGN", batch(1, 1, { shard = 1, log_id = 5 })))
+      stands("", nil, 1)
+    end)
+
+    it("notes each epoch with its first record, and compares all that it knows", function()
+      apply(batch(1, 4), insert)
+      apply(batch(1, 6, { epoch = 1 }), insert) -- the same one goes on
+      apply(batch(7, 8, { epoch = 3, prev_epoch = 1 }), insert)
+      apply(batch(8, 9, { epoch = 3 }), insert)
+      apply(batch(10, 10, { epoch = 1 << 62, prev_epoch = 3 }), insert)
+      apply(batch(1, 1, { shard = 1, epoch = 3 }), insert)
+      local noted = {}
+      for shard, first_seqno, epoch in assert(db:rows "SELECT shard, first_seqno, epoch FROM tidemark_epochs ORDER BY 1, 2") do
+        noted[#noted + 1] = ("%d %d %d"):format(shard, first_seqno, epoch)
+      end
+      assert.same({ "0 1 1", "0 7 3", "0 10 4611686018427387904", "1 1 3" }, noted)
+      for _, reopened in ipairs { false, true } do
+        if reopened then
+          reopen()
+        end
+        for seqno, epoch in pairs { [0] = 0, 1, 1, 1, 1, 1, 1, 3, 3, 3, 1 << 62 } do
+          assert.equal(epoch, db:epoch(0, seqno))
+        end
+        assert.is_nil(db:epoch(0, 11))
+        assert.is_nil(db:epoch(7, 1))
+        assert.equal(0, db:epoch(7, 0))
+        refused("DIVERGED", batch(5, 7, { epoch = 1 })) -- an epoch begins inside
+        refused("DIVERGED", batch(7, 7, { epoch = 3, prev_epoch = 2 }))
+        refused("DIVERGED", batch(6, 6, { epoch = 3, prev_epoch = 1 }))
+        refused("DIVERGED", batch(6, 12, { epoch = 1 << 62, prev_epoch = 1 }))
+        refused("DIVERGED", batch(11, 12, { epoch = 1 << 62, prev_epoch = 3 }))
+        apply(batch(7, 9, { epoch = 3, prev_epoch = 1 }), insert)
+      end
+      stands("1 2 3 4 5 6 7 8 9 10", "10 4611686018427387904")
+    end)
+
+    it("applies what a leader wrote whose clock is behind its predecessor's, and is undone with its epoch", function()
+      apply(batch(1, 2, { epoch = 5 }), insert)
+      support.refused(db, path, "APPLY_FAILED", batch(3, 4, { epoch = 300, prev_epoch = 5 }), error)
+      assert.equal(1, query.first(db, "SELECT count(*) FROM tidemark_epochs"))
+      apply(batch(3, 3, { epoch = 200, prev_epoch = 5 }), insert)
+      stands("1 2 3", "3 200")
+    end)
+
+    it("keeps the last 10,000 epochs of a shard", function()
+      apply(batch(1, 1), insert)
+      assert(db:exec [[
+        WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
+        INSERT INTO tidemark_epochs SELECT 0, i, i FROM n]])
+      assert(db:exec "INSERT INTO tidemark_epochs VALUES (1, 1, 1)")
+      assert(db:exec "UPDATE tidemark_progress SET applied = 10000, epoch = 10000 WHERE shard = 0")
+      reopen()
+      assert.equal(1, db:epoch(0, 1))
+      for seqno = 10001, 10003 do
+        apply(batch(seqno, seqno, { epoch = seqno, prev_epoch = seqno - 1 }), insert)
+      end
+      assert.same({ 10000, 4 }, { query.first(db, "SELECT count(*), min(first_seqno) FROM tidemark_epochs WHERE shard = 0") })
+      assert.equal(1, query.first(db, "SELECT count(*) FROM tidemark_epochs WHERE shard = 1"))
+      assert.same({ 4 }, { db:epoch(0, 4), db:epoch(0, 3) })
     end)
 
     it("refuses a shard that is not tracked", function()
@@ -260,8 +333,8 @@ describe("FollowerDb", function()
     it("refuses a newer table and one of somebody else, and leaves them", function()
       assert(db:exec "DROP TABLE tidemark_progress")
       for sql, told in pairs {
-        ["CREATE TABLE tidemark_progress ( -- version 2\n x)"] = "tidemark_progress has version 2, this program reads 1",
-        ["CREATE TABLE tidemark_progress ( -- version 11\n x)"] = "tidemark_progress has version 11, this program reads 1",
+        ["CREATE TABLE tidemark_progress ( -- version 1\n x)"] = "tidemark_progress has version 1, this program reads version 2",
+        ["CREATE TABLE tidemark_progress ( -- version 22\n x)"] = "tidemark_progress has version 22, this program reads version 2",
         ["CREATE TABLE tidemark_progress (shard, applied)"] = "its table tidemark_progress is not tidemark's",
         ["CREATE TABLE Tidemark_Progress (shard, applied)"] = "its table tidemark_progress is not tidemark's",
       } do
@@ -273,6 +346,16 @@ describe("FollowerDb", function()
         end
         assert.equal(sql, query.first(db, "SELECT sql FROM sqlite_schema WHERE name LIKE 'tidemark_progress'"))
         assert(db:exec "DROP TABLE tidemark_progress")
+      end
+      assert(db:exec "DROP TABLE tidemark_epochs")
+      for sql, told in pairs {
+        ["CREATE TABLE tidemark_epochs ( -- version 3\n x)"] = "tidemark_epochs has version 3, this program reads version 2",
+        ["CREATE TABLE tidemark_epochs (x)"] = "its table tidemark_epochs is not tidemark's",
+      } do
+        assert(db:exec(sql))
+        assert.same({ path .. ": " .. told, "UNSUPPORTED" }, { select(2, open()) })
+        assert(db:exec "DROP TABLE tidemark_epochs")
+        assert.equal(0, query.first(db, "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'tidemark%'")) -- nothing was made
       end
     end)
 
@@ -296,6 +379,7 @@ describe("FollowerDb", function()
       assert(sqlite.open(path)):close()
       db = assert(open({ 4 }, { readonly = true }))
       assert.same({ [4] = 0 }, db:state():snapshot())
+      assert.same({ 0 }, { db:epoch(4, 0), db:epoch(4, 1), db:log_id(4) })
       assert.equal("ERROR", (select(3, db:apply(batch(1, 1, { shard = 4 }), insert))))
     end)
 
@@ -311,9 +395,7 @@ describe("FollowerDb", function()
 
   describe("and a Follower", function()
     local function rig(options)
-      local given = { apply = function(one)
-        return db:apply(one, insert)
-      end }
+      local given = { target = db:target(insert) }
       for name, value in pairs(options or {}) do
         given[name] = value
       end
@@ -342,15 +424,14 @@ describe("FollowerDb", function()
     it("know the epoch of the mark after a restart, and stop at once", function()
       apply(batch(1, 5, { epoch = 2 }), insert)
       for state, one in pairs {
-        fenced = batch(6, 6, { epoch = 1 }),
         diverged = batch(6, 6, { epoch = 4, prev_epoch = 3 }),
-        corrupt = batch(6, 6, { epoch = 2, log_id = 3 }),
+        foreign = batch(6, 6, { epoch = 2, log_id = 3 }),
       } do
         reopen()
         local made = assert(rig())
         local status = made:feed(one)
         assert.same({ state, 5 }, { status.state, status.applied })
-        assert.equal(({ fenced = "FENCED", diverged = "DIVERGED", corrupt = "FOREIGN" })[state], status.code)
+        assert.equal(state:upper(), status.code)
         assert.same({}, made.clock.sleeps)
         made.follower:close()
       end
@@ -363,14 +444,15 @@ describe("FollowerDb", function()
 
     it("try again where it is no use to stop", function()
       local fails = 2
-      local made = assert(rig { apply = function(one)
-        return db:apply(one, function(...)
-          fails = fails - 1
-          insert(...)
-          return fails < 0 or nil, "not yet"
-        end)
-      end })
+      local made = assert(rig { target = db:target(function(...)
+        fails = fails - 1
+        insert(...)
+        return fails < 0 or nil, "not yet", "BUSY"
+      end) })
       made.source:send(batch(1, 1))
+      made.follower:step(0)
+      local status = made.follower:status()[0]
+      assert.same({ "BUSY", "shard 0: record 1: " .. path .. ": record 1: not yet" }, { status.code, status.error })
       made.follower:step(10)
       assert.equal(1, made.follower:status()[0].applied)
       stands("1", "1 1")
@@ -381,15 +463,25 @@ describe("FollowerDb", function()
       assert.equal("LOCKED", (select(3, rig())))
       made.follower:close()
       assert(rig()).follower:close()
-      assert(Follower.new { state = db:state(), source = fake.source(fake.clock()), apply = print }):close()
+      assert(Follower.new { target = db:target(insert), source = fake.source(fake.clock()) }):close()
+    end)
+
+    it("stop for another log also where another connection has begun with it", function()
+      local made = assert(rig())
+      local other = assert(open())
+      assert(other:apply(batch(1, 1, { shard = 1, log_id = 9 }), insert))
+      made:feed(batch(1, 1))
+      assert.same({ "foreign", "foreign" }, { made.follower:verdict(0), (made.follower:verdict(1)) })
+      assert.equal("", support.effects(db))
     end)
   end)
 
   it("has a table as its documentation says", function()
-    local documented
+    local documented = ""
     for _, block in ipairs(markdown.blocks(markdown.read "docs/formats.md")) do
-      documented = documented or block.language == "sql" and block.text
+      documented = documented .. (block.language == "sql" and block.text or "")
     end
-    assert.equal(documented, query.first(db, "SELECT sql FROM sqlite_schema WHERE name = 'tidemark_progress'") .. ";\n")
+    local made = query.column(db, "SELECT sql || ';' || char(10) FROM sqlite_schema WHERE name LIKE 'tidemark%' ORDER BY rowid")
+    assert.equal(documented, table.concat(made))
   end)
 end)

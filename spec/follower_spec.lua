@@ -1,13 +1,20 @@
---- The follower: which batches it applies, skips and refuses, over restarts and leaders; its notes and locks. What happens when
---- something fails, stopping, sleeping and status: follower_failure_spec.lua.
+--- The follower of a state file: which batches it applies, skips and refuses, over restarts and leaders; its notes and locks. What
+--- happens when something fails, stopping, sleeping and status: follower_failure_spec.lua. Verdicts: follower_verdict_spec.lua.
 
 local Follower = require "tidemark.follower"
 local ReplicationState = require "tidemark.replication_state"
+local StateTarget = require "tidemark.state_target"
 local epochs = require "tidemark.epochs"
 local fake = require "spec.support.fake_source"
 local sandbox = require "spec.support.sandbox"
 
-local batch = fake.batch
+local batch, text = fake.batch, epochs.text
+
+local function differs(seqno, known, epoch, common)
+  return ("record %d was applied under epoch %s, but in the log it is of epoch %s; %s"):format(seqno, text(known), text(epoch),
+    common == 0 and "no record is proved to be the same in both histories"
+      or ("both histories are the same up to record %d"):format(common))
+end
 
 -- "0/1:4 0/1:5 ..." for the records of one batch
 local function names(first, last, epoch, shard)
@@ -69,7 +76,7 @@ describe("a follower", function()
       assert.same({ "0 0", "1 0", "2 0", "3 0" }, rig.source.subscribed)
     end)
 
-    it("goes on behind the mark after a restart", function()
+    it("goes on after the mark after a restart", function()
       local rig = start()
       rig:feed(batch(1, 5))
       rig = restart()
@@ -110,25 +117,15 @@ describe("a follower", function()
       local wrong = batch(1, 2, 1, 0, { shard = 1 })
       rig.source:send(0, wrong)
       rig.follower:step(0)
-      assert_stopped(rig, rig.follower:status()[0], "corrupt", "FOREIGN", "records 1..2 of shard 1 came")
-    end)
-
-    it("for a batch of another log, also a duplicate and after a restart", function()
-      local rig = start()
-      rig:feed(batch(1, 5))
-      rig = restart()
-      local message = "records 2..3 of log fffffffffffffffe came, this shard follows log 0000000000000007"
-      assert_stopped(rig, rig:feed(batch(2, 3, 1, 1, { log_id = -2 })), "corrupt", "FOREIGN", message)
-      rig = restart()
-      message = "record 6 of log 0000000000000008 came, this shard follows log 0000000000000007"
-      assert_stopped(rig, rig:feed(batch(6, 6, 2, 1, { log_id = 8 })), "corrupt", "FOREIGN", message)
+      assert_stopped(rig, rig.follower:status()[0], "foreign", "FOREIGN", "records 1..2 of shard 1 came")
     end)
 
     it("for what its source finds damaged or foreign", function()
       local rig = start()
       assert_stopped(rig, rig:feed { "segment x, offset 64: bad CRC", "CORRUPT" }, "corrupt", "CORRUPT", "segment x, offset 64: bad CRC")
       rig = restart()
-      assert_stopped(rig, rig:feed { "segment x of shard 9", "FOREIGN" }, "corrupt", "FOREIGN", "segment x of shard 9")
+      assert_stopped(rig, rig:feed { "segment x of shard 9", "FOREIGN" }, "foreign", "FOREIGN", "segment x of shard 9")
+      assert.equal("live", rig.follower:status()[1].state)
     end)
 
     it("for a gap, naming what is missing", function()
@@ -155,45 +152,67 @@ describe("a follower", function()
       assert.equal("PRUNED", rig:feed().code)
     end)
 
-    it("for an old leader, also after a restart", function()
+    it("for the gap first, also where the epochs differ", function()
       local rig = start()
-      local message = "records 4..5 came under epoch 1, but epoch 3 has begun: an old leader is writing"
-      assert_stopped(rig, rig:feed(batch(1, 2), batch(3, 3, 3, 1), batch(4, 5)), "fenced", "FENCED", message)
+      rig:feed(batch(1, 2))
+      assert.equal("GAP", rig:feed(batch(4, 5, 3, 3)).code)
+    end)
+
+    it("for an old leader whose history is another one, also after a restart", function()
+      local rig = start()
+      local status = rig:feed(batch(1, 2), batch(3, 3, 3, 1), batch(4, 5))
+      assert_stopped(rig, status, "diverged", "DIVERGED", differs(3, 3, 1, 0))
       for _ = 1, 2 do
         rig = restart()
-        assert_stopped(rig, rig:feed(batch(4, 5)), "fenced", "FENCED", message)
+        assert_stopped(rig, rig:feed(batch(4, 5)), "diverged", "DIVERGED", differs(3, 3, 1, 0))
       end
       rig = restart()
-      assert.equal("FENCED", rig:feed(batch(9, 9, 2, 2)).code) -- before the gap
-      rig = restart()
-      assert.equal("FENCED", rig:feed(batch(2, 5, 2, 1)).code) -- the mark inside
+      assert_stopped(rig, rig:feed(batch(2, 5, 2, 1)), "diverged", "DIVERGED", differs(3, 3, 2, 1)) -- the mark inside
+      assert.equal(1, rig.follower:status()[0].common)
       rig = restart()
       rig:feed(batch(4, 5, 3))
       assert.equal(names(4, 5, 3), table.concat(rig.applied, " "))
     end)
 
-    it("for a duplicate of a newer epoch, not of an older one", function()
+    it("for a duplicate of another epoch, higher or lower", function()
       local rig = start()
-      local status = rig:feed(batch(1, 2), batch(3, 6, 3, 1), batch(1, 2), batch(5, 6, 3), batch(1, 2, 2, 0))
-      assert.same({ 3, nil }, { status.batches_skipped, status.code })
-      local message = "records 4..6 came under epoch 4, but were applied under epoch 3 or before: the leader has written them anew"
-      assert_stopped(rig, rig:feed(batch(4, 6, 4, 3)), "diverged", "DIVERGED", message)
+      local status = rig:feed(batch(1, 2), batch(3, 6, 3, 1), batch(1, 2), batch(5, 6, 3))
+      assert.same({ 2, nil }, { status.batches_skipped, status.code })
+      assert_stopped(rig, rig:feed(batch(4, 6, 4, 3)), "diverged", "DIVERGED", differs(6, 3, 4, 3))
+      rig = restart()
+      assert_stopped(rig, rig:feed(batch(4, 5, 2, 2)), "diverged", "DIVERGED", differs(3, 3, 2, 0))
+      rig = restart()
+      assert_stopped(rig, rig:feed(batch(1, 2, 2, 0)), "diverged", "DIVERGED", differs(2, 1, 2, 0))
     end)
 
     it("for another epoch before the first record or inside a batch", function()
       local rig = start()
       rig:feed(batch(1, 10))
-      local message = "record 10 was applied under epoch 1, the leader's is of epoch 2: this follower has records that the leader lacks"
-      assert_stopped(rig, rig:feed(batch(11, 12, 3, 2)), "diverged", "DIVERGED", message)
+      assert_stopped(rig, rig:feed(batch(11, 12, 3, 2)), "diverged", "DIVERGED", differs(10, 1, 2, 0))
       assert.equal(10, #rig.applied)
       rig = restart()
-      assert_stopped(rig, rig:feed(batch(9, 12, 2, 1)), "diverged", "DIVERGED", message)
+      assert_stopped(rig, rig:feed(batch(9, 12, 2, 1)), "diverged", "DIVERGED", differs(10, 1, 2, 8))
       rig = restart()
-      assert_stopped(rig, rig:feed(batch(11, 12, 2, 2)), "diverged", "DIVERGED", message)
+      assert_stopped(rig, rig:feed(batch(11, 12, 2, 2)), "diverged", "DIVERGED", differs(10, 1, 2, 0))
       assert.equal(0, #rig.applied)
+    end)
+
+    it("for a batch of one epoch in which an epoch begins here", function()
+      local rig = start()
+      rig:feed(batch(1, 4), batch(5, 8, 2, 1), batch(9, 10, 3, 2))
+      for _, case in ipairs {
+        { batch(4, 6, 2, 1), 4, 1, 2, 3 },
+        { batch(4, 4, 2, 1), 4, 1, 2, 3 },
+        { batch(1, 8, 2, 0), 1, 1, 2, 0 },
+        { batch(5, 12, 3, 1), 5, 2, 3, 4 },
+        { batch(5, 12, 2, 1), 10, 3, 2, 8 },
+      } do
+        rig = restart()
+        assert_stopped(rig, rig:feed(case[1]), "diverged", "DIVERGED", differs(table.unpack(case, 2)))
+      end
       rig = restart()
-      assert_stopped(rig, rig:feed(batch(11, 12, 1, 0)), "diverged", "DIVERGED",
-        "record 10 was applied under epoch 1, the leader's is of epoch 0: this follower has records that the leader lacks")
+      assert.is_nil(rig:feed(batch(1, 4), batch(5, 8, 2, 1), batch(6, 7, 2, 2), batch(9, 12, 3, 2)).code)
+      assert.equal(names(11, 12, 3), table.concat(rig.applied, " "))
     end)
 
     it("that begins with a record before record 1", function()
@@ -268,8 +287,6 @@ describe("a follower", function()
         rig:feed(batch(11, 12, 3, 1))
         assert.equal(10, rig.state:applied_seqno(0))
         rig = restart(options)
-        assert.equal("FENCED", rig:feed(batch(11, 12)).code) -- the old leader's
-        rig = restart(options)
         assert.equal("DIVERGED", rig:feed(batch(11, 12, 3, 3)).code) -- epoch 3 has no record 10
         rig = restart(options)
         rig:feed(batch(8, 10), batch(11, 12, 3, 1))
@@ -282,20 +299,32 @@ describe("a follower", function()
       end)
     end
 
-    it("lets the noted epoch give way to a newer one that begins at the same record", function()
-      local rig = start()
-      rig:feed(batch(1, 10))
-      rig = restart { apply = function() error "killed" end }
-      rig:feed(batch(11, 12, 3, 1))
-      rig = restart()
-      rig:feed(batch(11, 12, 4, 1)) -- epoch 3's writer lost them before they were durable
-      local _, list = epochs.decode(rig.state:note(0))
-      assert.same({ { epoch = 1, first_seqno = 1 }, { epoch = 4, first_seqno = 11 } }, list)
-      rig = restart()
-      assert.equal("DIVERGED", rig:feed(batch(13, 13, 5, 3)).code)
-      rig = restart()
-      assert.is_nil(rig:feed(batch(13, 13, 5, 4)).code)
-    end)
+    for what, case in pairs {
+      ["of a leader whose clock is behind"] = { 2, { { epoch = 1, first_seqno = 1 }, { epoch = 2, first_seqno = 11 } } },
+      ["of a later leader"] = { 4, { { epoch = 1, first_seqno = 1 }, { epoch = 4, first_seqno = 11 } } },
+      ["which goes on"] = { 1, { { epoch = 1, first_seqno = 1 } } },
+    } do
+      local epoch, expected = table.unpack(case)
+
+      it("lets an epoch of which nothing was applied give way to another " .. what, function()
+        local rig = start()
+        rig:feed(batch(1, 10))
+        rig = restart { apply = function() error "killed" end }
+        rig:feed(batch(11, 12, 3, 1))
+        rig = restart()
+        assert.is_nil(rig:feed(batch(11, 12, epoch, 1)).error) -- epoch 3's writer lost them before they were durable
+        assert.equal(names(11, 12, epoch), table.concat(rig.applied, " "))
+        assert.same({ ("shard 0: epoch %s was noted and gives way to epoch %s: effects of its records may be there, from record 11 on")
+          :format(text(3), text(epoch)) }, rig.log)
+        local _, list = epochs.decode(rig.state:note(0))
+        assert.same(expected, list)
+        rig = restart()
+        assert.equal("DIVERGED", rig:feed(batch(13, 13, 5, 3)).code)
+        rig = restart()
+        assert.is_nil(rig:feed(batch(13, 13, 5, epoch)).code)
+        assert.same({}, rig.log)
+      end)
+    end
 
     it("keeps epochs and marks together over a power failure", function()
       local rig = start { checkpoint_every = 1000000, checkpoint_seconds = 1000000 }
@@ -312,22 +341,29 @@ describe("a follower", function()
   describe("has a note that", function()
     it("has the bytes of docs/formats.md", function()
       local rig = start()
-      rig:feed(batch(1, 2, 1, 0, { log_id = -2 }), batch(3, 5, 0x10203, 1, { log_id = -2 }))
-      assert.equal("TMEP\1\2\xfe\xff\xff\xff\xff\xff\xff\xff\1\0\0\0\1\0\0\0\0\0\0\0\3\2\1\0\3\0\0\0\0\0\0\0", rig.state:note(0))
+      local log = { log_id = 0xfffefdfc }
+      rig:feed(batch(1, 2, 1, 0, log), batch(3, 5, 0x4000000000010203, 1, log))
+      assert.equal("TMEP\2\2\0\0\xfc\xfd\xfe\xff" .. "\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0"
+        .. "\3\2\1\0\0\0\0\x40\3\0\0\0\0\0\0\0", rig.state:note(0))
       assert.is_nil(rig.state:note(1))
     end)
 
-    it("keeps the last 9 epochs", function()
+    it("keeps the last 7 epochs", function()
       local rig = start()
       for epoch = 1, 30 do
         rig:feed(batch(epoch, epoch, epoch, epoch - 1))
-        assert(#rig.state:note(0) <= 122)
+        local _, list = epochs.decode(rig.state:note(0))
+        assert.equal(math.min(epoch, 7), #list)
+        assert.equal(math.max(epoch - 6, 1), list[1].epoch)
       end
+      assert.equal(124, #rig.state:note(0))
       local _, list = epochs.decode(rig.state:note(0))
-      assert.same({ 9, 22, 30 }, { #list, list[1].epoch, list[9].epoch })
+      assert.same({ 7, 24, 30 }, { #list, list[1].epoch, list[7].epoch })
       rig = restart()
-      assert.equal(30, rig:feed(batch(25, 25, 25, 24), batch(30, 30, 30, 29)).applied)
+      assert.equal(30, rig:feed(batch(25, 25, 25, 24), batch(30, 30, 30, 29), batch(20, 20, 9, 8)).applied) -- of 20 it knows nothing
       assert.is_nil(rig:feed(batch(31, 31, 31, 30)).code)
+      rig = restart()
+      assert.equal("DIVERGED", rig:feed(batch(25, 25, 24, 24)).code) -- the lowest that it knows
     end)
 
     it("is durable before the first batch of an epoch is applied", function()
@@ -344,27 +380,36 @@ describe("a follower", function()
     end)
 
     it("is refused when it is somebody else's, damaged, newer or does not go with the mark", function()
-      local entry = ("<I4i8"):pack(1, 1)
-      local function note(count, entries)
-        return ("<c4BBi8"):pack("TMEP", 1, count, 7) .. entries
+      local function entry(epoch, first_seqno)
+        return ("<i8i8"):pack(epoch, first_seqno)
+      end
+      local function note(count, entries, zero, log_id)
+        return ("<c4BBI2I4"):pack("TMEP", 2, count, zero or 0, log_id or 7) .. entries
       end
       local state = assert(ReplicationState.open(path, { 0 }))
       closing[1] = state
       state:advance(0, 5)
+      local beyond = ("CORRUPT its note has epoch %s begin at record"):format(text(3)) .. " %d, which does not go with its mark 5"
       for bytes, expected in pairs {
         ["offset 17 of topic x"] = "CORRUPT its note is not a follower's",
         [""] = "CORRUPT its note is not a follower's",
-        ["TMEP\1"] = "CORRUPT its note is not a follower's",
-        ["TMEP\2" .. ("\0"):rep(20)] = "UNSUPPORTED its note has version 2, this program reads 1",
+        ["TMEP"] = "CORRUPT its note is not a follower's",
+        ["TMEP\2"] = "CORRUPT its note has a wrong length",
+        ["TMEP\1" .. ("\0"):rep(21)] = "UNSUPPORTED its note has version 1, this program reads version 2",
+        ["TMEP\3"] = "UNSUPPORTED its note has version 3, this program reads version 2",
         [note(0, "")] = "CORRUPT its note has a wrong length",
-        [note(2, entry)] = "CORRUPT its note has a wrong length",
-        [note(1, entry .. "x")] = "CORRUPT its note has a wrong length",
-        [note(2, entry .. entry)] = "CORRUPT its note has epochs that do not ascend",
-        [note(2, entry .. ("<I4i8"):pack(2, 1))] = "CORRUPT its note has epochs that do not ascend",
-        [note(1, ("<I4i8"):pack(0, 1))] = "CORRUPT its note has epochs that do not ascend",
-        [note(1, ("<I4i8"):pack(1, 0))] = "CORRUPT its note has epochs that do not ascend",
-        [note(1, ("<I4i8"):pack(3, 6))] = "CORRUPT its note has epoch 3 begin at record 6, which does not go with its mark 5",
-        [note(2, entry .. ("<I4i8"):pack(3, 7))] = "CORRUPT its note has epoch 3 begin at record 7, which does not go with its mark 5",
+        [note(2, entry(1, 1))] = "CORRUPT its note has a wrong length",
+        [note(1, entry(1, 1) .. "x")] = "CORRUPT its note has a wrong length",
+        [note(1, entry(1, 1), 1)] = "CORRUPT its note has a damaged header",
+        [note(1, entry(1, 1), 0, 0)] = "CORRUPT its note has a damaged header",
+        [note(2, entry(1, 1) .. entry(1, 1))] = "CORRUPT its note has epochs that do not ascend",
+        [note(2, entry(1, 1) .. entry(2, 1))] = "CORRUPT its note has epochs that do not ascend",
+        [note(2, entry(2, 1) .. entry(1, 2))] = "CORRUPT its note has epochs that do not ascend",
+        [note(1, entry(0, 1))] = "CORRUPT its note has epochs that do not ascend",
+        [note(1, entry(-1, 1))] = "CORRUPT its note has epochs that do not ascend",
+        [note(1, entry(1, 0))] = "CORRUPT its note has epochs that do not ascend",
+        [note(1, entry(3, 6))] = beyond:format(6),
+        [note(2, entry(1, 1) .. entry(3, 7))] = beyond:format(7),
       } do
         assert(state:checkpoint { [0] = bytes })
         local rig, message, code = fake.rig(state)
@@ -374,7 +419,7 @@ describe("a follower", function()
         assert.is_true(state:lock_shard(0)) -- nothing stays locked
         state:unlock_shard(0)
       end
-      assert(state:checkpoint { [0] = note(2, entry .. ("<I4i8"):pack(3, 6)) })
+      assert(state:checkpoint { [0] = note(2, entry(1, 1) .. entry(3, 6)) })
       assert(fake.rig(state)).follower:close()
       local unreadable = fake.state(state, { note = function() return nil, "bad disk", "IO" end })
       assert.same({ nil, "bad disk", "IO" }, { fake.rig(unreadable) })
@@ -404,7 +449,7 @@ describe("a follower", function()
     it("is kept in memory where the state is in memory", function()
       local rig = fake.rig(ReplicationState.new { 0 })
       rig:feed(batch(1, 3), batch(4, 5, 2, 1))
-      assert.equal("FENCED", rig:feed(batch(6, 6)).code)
+      assert.equal("DIVERGED", rig:feed(batch(6, 6)).code)
       assert.equal(5, rig.state:applied_seqno(0))
       rig.follower:stop()
       assert.is_nil(rig.follower:status()[0].error:find "checkpoint")
@@ -480,6 +525,7 @@ describe("a follower", function()
 
   it("checks its options", function()
     local good = { state = ReplicationState.new { 0 }, source = fake.source(), apply = print }
+    local target = StateTarget.new { state = good.state, apply = print }
     for name, case in pairs {
       state = { false, "option 'state' must be a ReplicationState" },
       source = { "x", "option 'source' must be a source of batches" },
@@ -489,6 +535,7 @@ describe("a follower", function()
       checkpoint_every = { 0, "option 'checkpoint_every' must be an integer >= 1" },
       checkpoint_seconds = { -1, "option 'checkpoint_seconds' must be a number of seconds >= 0" },
       clock = { print, "option 'clock' must be a table with now and sleep" },
+      target = { {}, "option 'target' goes without 'state'" },
       shards = { {}, "option 'shards' must be an array of shard ids, at least one" },
       checkpoint_seconds_ = { 1, "no such option: 'checkpoint_seconds_'" },
     } do
@@ -503,6 +550,22 @@ describe("a follower", function()
     end
     assert.error_matches(function() Follower.new() end, "table expected, got nil")
     assert.error_matches(function() Follower.new { source = {}, apply = print } end, "option 'state'")
+    for _, name in ipairs { "apply", "flush" } do
+      local given = { source = good.source, target = target, [name] = print }
+      assert.error_matches(function() Follower.new(given) end, ("option 'target' goes without '%s'"):format(name))
+    end
+    for option, names_of in pairs { source = { "subscribe", "head", "wait", "log_id", "epoch" },
+      target = { "state", "log_id", "epoch", "apply" } } do
+      for _, name in ipairs(names_of) do
+        local given = { source = good.source, target = target }
+        given[option] = setmetatable({}, { __index = function(_, key)
+          return key ~= name and ({ source = good.source, target = target })[option][key] or nil
+        end })
+        local ok, message = pcall(Follower.new, given)
+        assert.is_false(ok)
+        assert.truthy(message:find(("bad argument #1 to 'new' (option '%s' has no method '%s')"):format(option, name), 1, true), message)
+      end
+    end
     for _, shards in ipairs { { 0.5 }, { -1 }, { 65536 }, { "0" } } do
       good.shards = shards
       assert.error_matches(function() Follower.new(good) end, "option 'shards'")
@@ -582,8 +645,9 @@ describe("a follower", function()
       for seqno = 1, #log do
         assert.equal(("%d:%d"):format(log[seqno], seqno), effects[seqno], context)
       end
-      -- and now a leader that has written the end of it anew
-      local lost = math.random(#log)
+      -- and now a leader that has written the end of it again, as far as this follower knows epochs
+      local _, known = epochs.decode(rig.state:note(0))
+      local lost = math.random(known[1].first_seqno, #log)
       for seqno = lost, #log + 5 do
         log[seqno] = epoch + 1
       end

@@ -1,5 +1,6 @@
 --- docs/formats.md matches the bytes: state files are read here by its tables alone.
 
+local crc32c = require "spec.support.crc32c"
 local markdown = require "spec.support.markdown"
 local sandbox = require "spec.support.sandbox"
 local Batch = require "tidemark.batch"
@@ -39,17 +40,6 @@ end
 
 local function integer(bytes)
   return (("<I" .. #bytes):unpack(bytes))
-end
-
-local function crc32c(text)
-  local crc = 0xFFFFFFFF
-  for i = 1, #text do
-    crc = crc ~ text:byte(i)
-    for _ = 1, 8 do
-      crc = (crc >> 1) ~ (crc & 1 == 1 and 0x82F63B78 or 0)
-    end
-  end
-  return crc ~ 0xFFFFFFFF
 end
 
 local function read(path, length)

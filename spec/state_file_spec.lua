@@ -2,6 +2,7 @@
 --- are in spec/c/state_file_*.c.
 
 local ReplicationState = require "tidemark.replication_state"
+local crc32c = require "spec.support.crc32c"
 local sandbox = require "spec.support.sandbox"
 
 local function read(path)
@@ -241,8 +242,15 @@ describe("a state file", function()
     write(path, damaged)
     refuse("CORRUPT", "slot 0 %(offset 4096%) is damaged.*slot 1 %(offset 16781312%) is never written")
     assert.equal(damaged, read(path))
-    write(path, good:sub(1, 8) .. "\2" .. good:sub(10))
-    refuse("UNSUPPORTED", "version 2")
+    for _, version in ipairs { 0, 2, 255 } do
+      local header = good:sub(1, 8) .. string.char(version) .. good:sub(10, 60)
+      local other = header .. ("<I4"):pack(crc32c(header)) .. good:sub(65)
+      write(path, other)
+      refuse("UNSUPPORTED", "version " .. version .. ",")
+      assert.equal(other, read(path))
+      write(path, header .. good:sub(61))
+      refuse("CORRUPT", "header")
+    end
     write(path, good:sub(1, 16) .. string.char(good:byte(17) ~ 1) .. good:sub(18)) -- a byte of the id, which is random
     refuse("CORRUPT", "header")
     os.remove(path)

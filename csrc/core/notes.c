@@ -35,19 +35,24 @@ bool tidemark_notes_valid(const unsigned char *notes, size_t size) {
     return size == index_size + next;
 }
 
-int tidemark_notes_find(const unsigned char *notes, size_t size, uint32_t shard, const unsigned char **bytes) {
+/* The position of the shard's entry, or -1. */
+static int64_t position_of(const unsigned char *notes, size_t size, uint32_t shard) {
     uint32_t low = 0, high = count_of(notes, size);
     while (low < high) {
-        uint32_t middle = (low + high) / 2;
-        tidemark_note note = entry_at(notes, middle);
-        if (note.shard == shard) {
-            *bytes = note.bytes;
-            return (int)note.length;
-        }
-        if (note.shard < shard) low = middle + 1;
+        uint32_t middle = (low + high) / 2, found = entry_at(notes, middle).shard;
+        if (found == shard) return middle;
+        if (found < shard) low = middle + 1;
         else high = middle;
     }
     return -1;
+}
+
+int tidemark_notes_find(const unsigned char *notes, size_t size, uint32_t shard, const unsigned char **bytes) {
+    int64_t position = position_of(notes, size, shard);
+    if (position < 0) return -1;
+    tidemark_note note = entry_at(notes, (uint32_t)position);
+    *bytes = note.bytes;
+    return (int)note.length;
 }
 
 /* By shard; equal ones in the order in which they lie in memory, so that sorting pointers keeps it. */
@@ -107,4 +112,21 @@ bool tidemark_notes_merge(const unsigned char *old, size_t old_size, const tidem
     }
     tidemark_free(sorted);
     return *merged != NULL;
+}
+
+size_t tidemark_notes_drop(unsigned char *notes, size_t size, uint32_t shard) {
+    int64_t position = position_of(notes, size, shard);
+    uint32_t count = count_of(notes, size);
+    if (position < 0) return size;
+    if (count == 1) return 0;
+    tidemark_note note = entry_at(notes, (uint32_t)position);
+    unsigned char *entry = notes + 4 + (size_t)position * ENTRY, *end = notes + size;
+    unsigned char *bytes = notes + ((const unsigned char *)note.bytes - notes);
+    for (unsigned char *later = entry + ENTRY; later < notes + 4 + (size_t)count * ENTRY; later += ENTRY)
+        tidemark_put32(later + 4, tidemark_get32(later + 4) - note.length);
+    /* the bytes first, while the index is where entry_at has found them */
+    memmove(bytes, bytes + note.length, (size_t)(end - bytes) - note.length);
+    memmove(entry, entry + ENTRY, (size_t)(end - entry) - ENTRY - note.length);
+    tidemark_put32(notes, count - 1);
+    return size - ENTRY - note.length;
 }

@@ -22,6 +22,9 @@ int tidemark_notes_find(const unsigned char *notes, size_t size, uint32_t shard,
 bool tidemark_notes_merge(const unsigned char *old, size_t old_size, const tidemark_note *notes, size_t count,
                           unsigned char **merged, size_t *merged_size);
 
+/* Removes the note of a shard in place, if there is one: the size that is left, 0 if no note is. */
+size_t tidemark_notes_drop(unsigned char *notes, size_t size, uint32_t shard);
+
 #pragma GCC visibility pop
 
 #endif

@@ -35,7 +35,7 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && sizeof(_Atomic(int64_t)) == 8, "ma
 /* One cache line, so that advances of neighbouring shards do not slow each other. In the live file as well:
  * docs/formats.md. */
 struct tidemark_slot {
-    _Atomic(int64_t) mark;    /* never decreases */
+    _Atomic(int64_t) mark;    /* lowered by tidemark_state_reset only, and that in memory only */
     _Atomic(uint32_t) waiter; /* not 0: who advances has more to do */
     uint32_t shard;           /* in memory only, as is the next */
     _Atomic(int64_t) watched; /* means something only with TIDEMARK_WATCHED */
@@ -113,6 +113,11 @@ static inline bool tidemark_state_advance_slot(struct tidemark_state *state, str
 /* 0 if all shards are tracked and all seqnos in range; EINVAL, EUNKNOWN_SHARD. */
 int tidemark_state_check_marks(const struct tidemark_state *state, const tidemark_mark *marks, size_t count,
                                tidemark_error *error);
+
+/* As tidemark_state_reset. `kept` is the note from which the caller has made `note`, NULL if there was none: EBUSY if
+ * it is another one by now. */
+int tidemark_state_reset_from(tidemark_state *state, uint32_t shard, int64_t seqno, const tidemark_note *kept,
+                              const tidemark_note *note, tidemark_error *error);
 
 /* TIDEMARK_EINVAL for an id out of range, else TIDEMARK_EUNKNOWN_SHARD, with a message. */
 int tidemark_fail_shard(tidemark_error *error, uint32_t shard);

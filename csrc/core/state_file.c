@@ -237,6 +237,17 @@ static int add_shards(struct tidemark_file *file, const struct tidemark_checkpoi
     return tidemark_live_add(file->io, file->live_fd, file->path, file->live, wanted, error);
 }
 
+int tidemark_file_new_live(struct tidemark_file *file, const struct tidemark_checkpoint *checkpoint,
+                           tidemark_error *error) {
+    struct tidemark_live_identity identity;
+    memcpy(identity.id, file->id, sizeof identity.id);
+    if (file->io->boot_id(identity.boot) < 0)
+        return tidemark_file_fail_io(file, "cannot read the boot id of this machine", error);
+    int result = remake_live(file, &identity, error);
+    if (result == 0) result = add_shards(file, checkpoint, NULL, 0, error);
+    return result == 0 ? begin(file, checkpoint, error) : result;
+}
+
 /* With PATH open and change and save locked. */
 static int attach_locked(struct tidemark_file *file, const uint32_t *shards, size_t count, tidemark_error *error) {
     struct tidemark_checkpoint checkpoint;

@@ -146,11 +146,22 @@ static int write_checkpoint(struct tidemark_file *file, unsigned char *block, ui
     return 0;
 }
 
-/* With mutex and save lock. */
-static int save(tidemark_state *state, const tidemark_note *notes, size_t count, tidemark_error *error) {
+unsigned char *tidemark_file_new_block(const tidemark_state *state, const unsigned char *notes, size_t notes_size,
+                                       uint32_t *bytes_size) {
+    size_t room = TIDEMARK_CHECKPOINT_SIZE(tidemark_state_count(state));
+    unsigned char *block = tidemark_calloc(1, tidemark_slot_block_size(room + notes_size));
+    if (block == NULL) return NULL;
+    /* fits: shards are added under the save lock only */
+    *bytes_size = (uint32_t)tidemark_state_to_checkpoint_bytes(state, (char *)block + 64, room);
+    if (notes_size > 0) memcpy(block + 64 + *bytes_size, notes, notes_size);
+    return block;
+}
+
+int tidemark_file_save(tidemark_state *state, const tidemark_note *notes, size_t count, tidemark_error *error) {
     struct tidemark_file *file = state->file;
     unsigned char *merged = NULL, *block = NULL;
     size_t merged_size = 0;
+    uint32_t bytes_size;
     uint64_t generation;
     int result = check_saving(file, error);
     if (result == 0 && (atomic_load(&file->live->unsynced) ||
@@ -159,17 +170,13 @@ static int save(tidemark_state *state, const tidemark_note *notes, size_t count,
     if (result == 0) result = refresh_notes(file, error);
     if (result < 0) return result;
 
-    size_t room = TIDEMARK_CHECKPOINT_SIZE(tidemark_state_count(state));
     if (tidemark_notes_merge(file->notes, file->notes_size, notes, count, &merged, &merged_size))
-        block = tidemark_calloc(1, tidemark_slot_block_size(room + merged_size));
+        block = tidemark_file_new_block(state, merged, merged_size, &bytes_size);
     if (block == NULL) {
         tidemark_free(merged);
         return tidemark_fail(error, TIDEMARK_ENOMEM, "%s: no memory for a checkpoint", file->path);
     }
-    /* fits: shards are added under the save lock only */
-    int64_t bytes_size = tidemark_state_to_checkpoint_bytes(state, (char *)block + 64, room);
-    if (merged_size > 0) memcpy(block + 64 + bytes_size, merged, merged_size);
-    result = write_checkpoint(file, block, (uint32_t)bytes_size, merged_size, &generation, error);
+    result = write_checkpoint(file, block, bytes_size, merged_size, &generation, error);
     tidemark_free(block);
     if (result == 0) keep_notes(file, merged, merged_size, generation);
     else tidemark_free(merged);
@@ -195,7 +202,7 @@ int tidemark_state_checkpoint(tidemark_state *state, const tidemark_note *notes,
     if (tidemark_io_lock(file->io, file->fd, F_WRLCK, LOCK_SAVE, true) < 0) {
         result = tidemark_file_fail_io(file, "cannot lock it", error);
     } else {
-        result = save(state, notes, count, error);
+        result = tidemark_file_save(state, notes, count, error);
         (void)tidemark_io_lock(file->io, file->fd, F_UNLCK, LOCK_SAVE, false);
     }
     (void)pthread_mutex_unlock(&file->mutex);

@@ -48,6 +48,22 @@ int tidemark_file_check_process(const struct tidemark_file *file, tidemark_error
 int tidemark_file_copy_notes(struct tidemark_file *file, const struct tidemark_checkpoint *checkpoint,
                              tidemark_error *error);
 
+/* A checkpoint of the state: see tidemark_state_checkpoint, whose checks of the arguments are the
+ * caller's. With mutex and save lock. */
+int tidemark_file_save(tidemark_state *state, const tidemark_note *notes, size_t count, tidemark_error *error);
+
+/* The block of a slot with the marks of `state`, of any kind, and these notes, to be sealed and to be
+ * freed with tidemark_free; NULL if there is no memory. `*bytes_size` is the length of the marks. */
+unsigned char *tidemark_file_new_block(const tidemark_state *state, const unsigned char *notes, size_t notes_size,
+                                       uint32_t *bytes_size);
+
+/* Makes a live file with the shards and marks of the checkpoint, the newest in PATH, and maps it. It
+ * becomes live_fd and live of `file`, both of which must be empty; after an error they may hold what is
+ * not whole. With change, save and the exclusive attach lock of PATH; leaves the new file's attach lock
+ * exclusive. EIO. */
+int tidemark_file_new_live(struct tidemark_file *file, const struct tidemark_checkpoint *checkpoint,
+                           tidemark_error *error);
+
 #pragma GCC visibility pop
 
 #endif

@@ -2,8 +2,8 @@
  * tidemark: the high-water marks of a replication follower.
  *
  * A tidemark_state holds one mark per shard: every record of that shard with a seqno <= mark has been applied.
- * A mark never decreases. A state is in memory (tidemark_state_new) or backed by files and then shared by every
- * thread and process that opens the same path (tidemark_state_open).
+ * A mark never decreases, except by tidemark_state_reset. A state is in memory (tidemark_state_new) or backed by files
+ * and then shared by every thread and process that opens the same path (tidemark_state_open).
  *
  * Threads. A state may be used from any number of threads at once, without locks; only its last reference must
  * not be in use elsewhere while it is released. No function prints, exits, longjmps or handles a signal, and none but
@@ -58,7 +58,7 @@ enum {
     TIDEMARK_ENOT_FOUND = -7,     /* no such file, or no such note */
     TIDEMARK_EDENIED = -8,        /* a file is a link, not a plain file, or of another user */
     TIDEMARK_EREADONLY = -9,      /* the state was opened to read */
-    TIDEMARK_EBUSY = -10,         /* other processes hold the files and what is on disk is not what they hold */
+    TIDEMARK_EBUSY = -10,         /* others hold the state: files that are not on disk any more, or against a reset */
     TIDEMARK_EREPLACED = -11,     /* the files on disk are no longer those that were opened */
     TIDEMARK_EPOISONED = -12,     /* a sync failed: close the state everywhere and open it anew */
     TIDEMARK_EFORKED = -13,       /* opened before a fork, used in the child: close it there and open it anew */
@@ -229,6 +229,29 @@ TIDEMARK_API int tidemark_state_checkpoint(tidemark_state *state, const tidemark
 TIDEMARK_API int tidemark_state_note(tidemark_state *state, uint32_t shard, char note[TIDEMARK_NOTE_MAX],
                                      tidemark_error *error);
 
+/* Lowers the mark of `shard` to `seqno`; nothing else ever lowers a mark. `note` is what the shard keeps as its note
+ * from then on, NULL for none: a follower's note must lose the epochs that begin above `seqno`. On success both slots
+ * of the file have the new mark and note, durably, and the live file is a new one. A read-only state that follows the
+ * old one keeps the old marks, and tidemark_state_is_current returns 0 for it. If mark and note are already as asked
+ * for, both slots get them and the live file stays.
+ *
+ * `state` must be the only reference in this process; no other thread may use it during the call. EBUSY if it is not
+ * (closures and watches hold references), or if the files are open elsewhere, in this process or another, other than
+ * to read. ELOCKED if any shard is locked through `state`. EINVAL also for a seqno above the mark, which the message
+ * gives; EUNKNOWN_SHARD, EREADONLY, EFORKED, EREPLACED, EPOISONED, ECORRUPT, ENOMEM, EIO. Never waits for another
+ * process to close the state, but may wait for one that opens, saves or reads it at that moment. A forked child that
+ * goes on with an inherited state is not noticed; what it advances afterwards is lost.
+ *
+ * After EIO, ECORRUPT or ENOMEM the files have the old mark with the old note or the new mark with the new note. So
+ * they have when the process is killed or the power fails during the call. `state` then has the old mark, and either
+ * nothing has changed, or each later checkpoint of it answers EREPLACED or EPOISONED: close it, open the files again
+ * and repeat the reset, which alone makes sure that the mark is the lower one after a loss of power, too. After any
+ * other error mark and note are as they were; a checkpoint may have been made.
+ *
+ * In memory it needs the same, and `note` must be NULL (EUNSUPPORTED). */
+TIDEMARK_API int tidemark_state_reset(tidemark_state *state, uint32_t shard, int64_t seqno, const tidemark_note *note,
+                                      tidemark_error *error);
+
 /* Whether the files on disk are still those that are open, the live file among them: 1, or 0 where who only reads
  * should open anew, and who writes will get EREPLACED. 1 for a state in memory. EIO. */
 TIDEMARK_API int tidemark_state_is_current(const tidemark_state *state, tidemark_error *error);
@@ -361,9 +384,9 @@ TIDEMARK_API int tidemark_wal_open(const char *directory, const tidemark_wal_opt
 
 /* Writes one batch of `count` records, at least 1, and makes it durable unless options.unsynced. Gives the seqnos of
  * its first and last record; either pointer may be NULL. EINVAL, EUNKNOWN_SHARD, ENOMEM, EPOISONED, EFORKED, EIO.
- * EREPLACED if heads or lock are no longer the ones on disk, so that another writer may have the log. After EREPLACED,
- * and after an EIO that poisons the writer (a sync failed, or a failed write could not be cut off), the records may be
- * there after the next opening or not; after any other error they are not there. */
+ * EREPLACED if heads, lock or directory are no longer the ones on disk, so that another writer may have the log. After
+ * EREPLACED, and after an EIO that poisons the writer (a sync failed, or a failed write could not be cut off), the
+ * records may be there after the next opening or not; after any other error they are not there. */
 TIDEMARK_API int tidemark_wal_append(tidemark_wal *wal, uint32_t shard, const tidemark_record *records, size_t count,
                                      int64_t *first_seqno, int64_t *last_seqno, tidemark_error *error);
 
@@ -376,11 +399,11 @@ TIDEMARK_API int tidemark_wal_append_origin(tidemark_wal *wal, uint32_t shard, c
 TIDEMARK_API int tidemark_wal_sync(tidemark_wal *wal, tidemark_error *error);
 
 /* Syncs, cuts the segments to size, checkpoints the heads and frees the writer, also where one of these fails:
- * EPOISONED, EIO. What was durable before the call stays so in any case. */
+ * EPOISONED, EREPLACED, EIO. What was durable before the call stays so in any case. */
 TIDEMARK_API int tidemark_wal_close(tidemark_wal *wal, tidemark_error *error);
 
-/* The heads: per shard the last durable seqno. The writer's; never advance it. Who retains it keeps other writers out
- * for as long, also after tidemark_wal_close. */
+/* The heads: per shard the last durable seqno. The writer's; never advance it. The caller may retain it; that keeps no
+ * other writer out after tidemark_wal_close. */
 TIDEMARK_API tidemark_state *tidemark_wal_heads(const tidemark_wal *wal);
 
 TIDEMARK_API uint64_t tidemark_wal_epoch(const tidemark_wal *wal);
@@ -392,7 +415,7 @@ TIDEMARK_API const char *tidemark_wal_recovery(const tidemark_wal *wal, size_t p
 
 /* Removes the segments of `shard` whose records are all <= `upto`, oldest first, but never one that holds the head, and
  * the tails that recovery cut from them. Returns how many segments were removed. Needs no writer. EINVAL, ENOT_FOUND,
- * EUNKNOWN_SHARD, EIO. */
+ * EUNKNOWN_SHARD, EUNSUPPORTED, ECORRUPT, EIO. */
 TIDEMARK_API int tidemark_wal_prune(const char *directory, uint32_t shard, int64_t upto, tidemark_error *error);
 
 typedef struct tidemark_wal_report {

@@ -302,6 +302,30 @@ static int state_note(lua_State *L) {
     return 1;
 }
 
+/* The note that is argument `index`, or NULL if that is nil. */
+static const tidemark_note *opt_note(lua_State *L, int index, uint32_t shard, tidemark_note *note) {
+    size_t length;
+    if (lua_isnoneornil(L, index)) return NULL;
+    note->shard = shard;
+    note->bytes = luaL_checklstring(L, index, &length);
+    luaL_argcheck(L, length <= TIDEMARK_NOTE_MAX, index, "a note is longer than 128 bytes");
+    note->length = (uint32_t)length;
+    return note;
+}
+
+/* __reset(state, shard, seqno, kept note, new note): what lua/tidemark/replication_state.lua makes `reset` of. */
+static int state_reset(lua_State *L) {
+    tidemark_error error;
+    tidemark_note notes[2];
+    tidemark_state *state = tidemark_replication_state_check(L, 1);
+    uint32_t shard = tidemark_check_shard(L, 2);
+    int64_t seqno = tidemark_check_seqno(L, 3);
+    const tidemark_note *kept = opt_note(L, 4, shard, &notes[0]), *note = opt_note(L, 5, shard, &notes[1]);
+    if (tidemark_state_reset_from(state, shard, seqno, kept, note, &error) < 0) return tidemark_push_failure(L, &error);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 static int state_lock_shard(lua_State *L) {
     tidemark_state *state = tidemark_replication_state_check(L, 1);
     tidemark_error error;
@@ -486,6 +510,7 @@ void tidemark_replication_state_class(lua_State *L) {
         {"to_checkpoint_bytes", state_to_checkpoint_bytes},
         {"checkpoint", state_checkpoint},
         {"note", state_note},
+        {"__reset", state_reset}, /* not for users */
         {"bind", state_bind},
         {"wait_for", state_wait_for},
         {"wait_any", state_wait_any},

@@ -145,6 +145,14 @@ function ReplicationState:checkpoint(notes) end
 ---@return tidemark.ErrorCode? code
 function ReplicationState:note(shard) end
 
+---Lowers a mark, durably, and cuts the follower's note to it. Nobody else may use the state.
+---@param shard integer
+---@param seqno integer at most the mark; 0, or one whose epoch the follower's note knows
+---@return true? done
+---@return string? message
+---@return tidemark.ErrorCode? code "NOT_FOUND" where the epoch is not known, "BUSY", "LOCKED", ...
+function ReplicationState:reset(shard, seqno) end
+
 ---Makes the caller the only follower of the shard. Never blocks.
 ---@param shard integer
 ---@return true? done

@@ -1,302 +1,179 @@
 --- Follower: applies the batches of a leader's log, each record once, and knows after any crash where to go on.
 ---
---- It is given everything: a state, a source of batches, a clock and a function that applies a batch. It touches no global, no signal
---- and no file.
+--- It is given everything: a target, a source of batches and a clock. It touches no global, no signal and no file.
 ---
---- Each shard has a mark, in the state, and a position, the follower's own: the last record that it has applied. Without `flush` they
---- are the same. With it, apply need not be durable, and the mark follows the position at each flush. What holds at any time:
----  - Every record up to the mark is durably applied; every record up to the position is applied.
----  - An epoch stands in the shard's note, durably, before its first record is applied. When that note is written, the mark stands at
----    the record before. So after a restart the epoch of the mark is known, and so is the newest epoch that was seen.
+--- Each shard has a mark, in the target's state, and a position, the follower's own: the last record that was applied. Without `flush`
+--- they are the same. With it, apply need not be durable, and the mark follows the position at each flush. What holds at any time:
+---  - Every record up to the mark is durably applied. Every record up to the position is applied.
+---  - The records up to the position are those that the source has, as far as both know their epochs.
+---  - All shards that have something are of one log.
 ---  - A shard that has stopped stays so, and the others go on.
 
+local call = require "tidemark.follower.call"
 local core = require "tidemark.core"
 local epochs = require "tidemark.epochs"
 local options = require "tidemark.options"
-local protected = require "tidemark.protected"
+local saving = require "tidemark.follower.saving"
+local shards = require "tidemark.follower.shards"
+local setup = require "tidemark.follower.setup"
+local standing = require "tidemark.follower.standing"
 
-local RETRIES = 8 -- after a first failure: some 25 s altogether
-local FIRST_PAUSE = 0.1 -- seconds; each further pause is twice as long
 local NAP = 0.01 -- seconds between two looks at a source whose head is further than what it gives
 local SLICE = 1 -- seconds that `run` asks of one step
 
--- What status() calls a shard that has stopped with this code. Any other code: "failed".
-local STATE_OF = {
-  GAP = "gap",
-  PRUNED = "gap",
-  FENCED = "fenced",
-  DIVERGED = "diverged",
-  CORRUPT = "corrupt",
-  FOREIGN = "corrupt",
-  END = "live", -- of an archived log: all of it is applied
-}
-
--- With these codes apply refuses the batch itself, so there is no use in trying again.
+-- With these codes the target refuses the batch itself, so there is no use in trying again.
 local FINAL = { GAP = true, FENCED = true, DIVERGED = true, CORRUPT = true, FOREIGN = true }
 
-local OPTIONS = {
-  state = { options.is_object, "a ReplicationState" },
-  source = { options.is_object, "a source of batches" },
-  apply = { options.is_function, "a function" },
-  flush = { options.is_function, "a function", optional = true },
-  shards = { options.is_shards, "an array of shard ids, at least one", optional = true },
-  checkpoint_every = { options.is_count, "an integer >= 1", optional = true },
-  checkpoint_seconds = { options.is_seconds, "a number of seconds >= 0", optional = true },
-  clock = { options.is_object, "a table with now and sleep", optional = true },
-  log = { options.is_function, "a function", optional = true },
-}
+-- With these codes the files of a state or a database are no longer those that are open.
+local LOST_FILES = { POISONED = true, REPLACED = true }
 
 ---@class tidemark.Follower
 local Follower = {}
 Follower.__index = Follower
 
--- ---- helpers ----
-
-local function report(self, message)
-  if self.log then
-    self.log(message)
-  end
-end
-
-local function set_state(self, shard, state)
-  if shard.state ~= state then
-    shard.state, shard.since = state, self.clock.now()
-  end
-end
-
-local function close_subscription(shard)
-  local subscription = shard.subscription
-  shard.subscription = nil
-  if subscription then
-    subscription:close()
-  end
-end
-
-local function stop_shard(self, shard, message, code)
-  if shard.stopped then
-    return
-  end
-  shard.stopped, shard.code, shard.batch = true, code, nil
-  set_state(self, shard, STATE_OF[code] or "failed")
-  close_subscription(shard)
-  if code ~= "END" then
-    shard.error = ("shard %d: %s"):format(shard.id, message)
-    report(self, ("%s (%s); the shard has stopped"):format(shard.error, code))
-  end
-end
-
--- Notes a failure and when to try again; whether it was the last one.
-local function exhausted(self, retry, message, code)
-  retry.count, retry.error, retry.code = retry.count + 1, message, code
-  retry.due = self.clock.now() + FIRST_PAUSE * 2 ^ (retry.count - 1)
-  return retry.count > RETRIES
-end
-
-local function is_pausing(self, retry)
-  return retry.due ~= nil and self.clock.now() < retry.due
-end
-
-local function retry_shard(self, shard, message, code)
-  if exhausted(self, shard.retry, ("shard %d: %s"):format(shard.id, message), code) then
-    stop_shard(self, shard, message, code)
-  else
-    report(self, ("%s; trying again"):format(shard.retry.error))
-  end
-end
-
-local function end_retry(shard)
-  if shard.retry.count > 0 then
-    shard.retry = { count = 0 }
-  end
-end
-
--- Calls the user's `f`: true, or nil, what went wrong, and the code if it gave one.
-local function call(name, f, ...)
-  local results = table.pack(protected(f, ...))
-  if not results[1] then
-    return nil, ("%s %s"):format(name, results[2])
-  elseif results.n == 1 then
-    return nil, name .. " returned nothing: it must return true once its effect is durable"
-  elseif results[2] and results[2] ~= true then
-    return nil, ("%s returned a %s: it must return true once its effect is durable"):format(name, type(results[2]))
-  elseif not results[2] then
-    return nil, ("%s failed: %s"):format(name, tostring(results[3] or "it gave no message")), results[4]
-  end
-  return true
-end
-
--- ---- making it durable ----
-
-local function advance(self, shard)
-  local moved, message = self.state:advance(shard.id, shard.position)
-  if moved == nil then
-    error(message, 0) -- the shard is tracked and locked by us: somebody has changed the state under us
-  end
-  shard.mark = shard.position
-end
-
--- Moves every mark to its position, after a flush if there is one to call. False if that has to wait.
-local function flush_applied(self)
-  local behind = {}
-  for _, shard in ipairs(self.shards) do
-    if shard.mark < shard.position then
-      behind[#behind + 1] = shard
-    end
-  end
-  if #behind == 0 then
-    return true
-  elseif is_pausing(self, self.flush_retry) then
-    return false
-  end
-  local ok, message = call("flush", self.flush)
-  if ok then
-    self.flush_retry = { count = 0 }
-    for _, shard in ipairs(behind) do
-      advance(self, shard)
-    end
-    return true
-  end
-  report(self, message)
-  if exhausted(self, self.flush_retry, message, "APPLY_FAILED") then
-    self.flush_retry = { count = 0 }
-    for _, shard in ipairs(behind) do
-      shard.position = shard.mark -- a later flush does not speak for these
-      stop_shard(self, shard, message, "APPLY_FAILED")
-    end
-  end
-  return false
-end
-
--- True, also for a state in memory, or nil, message, code. Only a failed system call may be better the next time; after any other
--- failure no mark will ever be durable again, so everything stops.
-local function checkpoint(self, notes)
-  local ok, message, code = self.state:checkpoint(notes)
-  if ok or code == "UNSUPPORTED" then
-    self.checkpoint_failure = nil
-    return true
-  end
-  message = "checkpoint failed: " .. message
-  self.checkpoint_failure = { error = message, code = code }
-  report(self, message)
-  if code ~= "IO" then
-    for _, shard in ipairs(self.shards) do
-      stop_shard(self, shard, message, code)
-    end
-  end
-  return nil, message, code
-end
-
-local function save(self)
-  if flush_applied(self) then
-    local ok = checkpoint(self)
-    self.unsaved = 0
-    self.save_at = not ok and self.clock.now() + self.checkpoint_seconds or nil
-  end
-end
-
--- When save() is to be called, if nothing more is applied, or nil.
-local function next_save(self)
-  return self.flush_retry.due or self.save_at
-end
-
-local function is_save_due(self)
-  local due = next_save(self)
-  return self.unsaved >= self.checkpoint_every or due ~= nil and self.clock.now() >= due
-end
-
--- Makes the epoch of `batch` durable as that of the records above the position; whether it may be applied now.
-local function enter_epoch(self, shard, batch)
-  if shard.mark < shard.position and not flush_applied(self) then
-    return false
-  end
-  local entered = epochs.entered(shard, batch)
-  local ok, message, code = checkpoint(self, { [shard.id] = epochs.encode(batch.log_id, entered) })
-  if ok then
-    shard.log_id, shard.epochs = batch.log_id, entered
-  elseif not shard.stopped then
-    retry_shard(self, shard, message, code)
-  end
-  return ok
-end
-
 -- ---- one shard's turn ----
 
 -- "live" when all that the source has is applied. `idle`: it has just said that there is nothing more.
-local function see_head(self, shard, idle)
-  local head = self.source:head(shard.id)
+local function see_head(self, shard, head, idle)
   if head then
-    set_state(self, shard, shard.position >= head and "live" or "catching_up")
+    shards.set_state(self, shard, shard.position >= head and "live" or "catching_up")
   elseif idle then
-    set_state(self, shard, "live")
+    shards.set_state(self, shard, "live")
   end
 end
 
--- The next batch if there is one now, unchecked.
-local function fetch(self, shard)
-  local batch, message, code
+-- Subscribes after the position and compares the histories there. Subscribes first: then the subscription notices if the log is replaced
+-- after the comparison. Whether the shard goes on; or nil, message, code.
+local function open(self, shard)
+  if standing.is_source_foreign(self) then
+    return false
+  end
+  local subscription, message, code = self.source:subscribe(shard.id, shard.position)
+  if not subscription and code ~= "AHEAD" then
+    return nil, message or "it cannot be read", code
+  end
+  shard.subscription = subscription
+  local goes_on, why, word = standing.compare(self, shard)
+  if goes_on and not subscription then
+    return nil, message, code
+  elseif goes_on == nil then
+    return nil, why, word
+  end
+  return goes_on
+end
+
+-- The next batch if there is one now, unchecked; or nil, message, code, without a code where the shard does not go on.
+local function try_fetch(self, shard)
   if not shard.subscription then
-    shard.subscription, message, code = self.source:subscribe(shard.id, shard.position)
+    local goes_on, message, code = open(self, shard)
+    if not goes_on then
+      return nil, message, code
+    end
   end
-  if shard.subscription then
-    batch, message, code = shard.subscription:next(0)
+  local batch, message, code = shard.subscription:next(0)
+  if not batch and code ~= "TIMEOUT" then
+    return nil, message or "the subscription gave nothing", code
   end
-  if batch or code == "TIMEOUT" then
-    end_retry(shard)
-    see_head(self, shard, not batch)
+  shard.replaced = false
+  shards.end_retry(shard)
+  local head = self.source:head(shard.id)
+  if head and head < shard.position then
+    local goes_on
+    goes_on, message, code = standing.compare(self, shard)
+    if not goes_on then
+      return nil, message, code
+    end
+  end
+  see_head(self, shard, head, not batch)
+  return batch
+end
+
+-- The next batch if there is one now, unchecked. What the source fails with stops the shard or is tried again.
+local function fetch(self, shard)
+  local batch, message, code = try_fetch(self, shard)
+  if code == "REPLACED" and not shard.replaced then -- the log has new files: no failure
+    shard.replaced = true
+    shards.close_subscription(shard)
+    batch, message, code = try_fetch(self, shard)
+  end
+  if batch or not message or code == "FOREIGN" and standing.is_source_foreign(self) then
     return batch
-  end
-  if code == "PRUNED" then
+  elseif code == "PRUNED" then
     message = ("the records after %d are missing: %s"):format(shard.position, message)
   end
-  if STATE_OF[code] then
-    stop_shard(self, shard, message, code)
+  if shards.is_final(code) then
+    shards.stop(self, shard, message, code)
   else
-    close_subscription(shard)
-    retry_shard(self, shard, tostring(message), code)
+    shards.close_subscription(shard)
+    shards.try_again(self, shard, tostring(message), code)
   end
 end
 
 -- Takes the next batch through its tests: whether shard.batch is to be applied. Skips at most one.
 local function receive(self, shard)
+  if standing.is_waiting(self, shard) then
+    return false, false
+  end
   local batch = fetch(self, shard)
   if not batch then
     return false, false
+  elseif batch.shard == shard.id and standing.is_foreign(self, batch.log_id) then
+    return false, true
   end
-  local verdict, message, code = epochs.check(shard, batch)
-  if verdict == "apply" then
+  local result, message, code, seqno = epochs.check(shard, batch)
+  if result == "apply" then
     shard.batch = batch.first_seqno <= shard.position and batch:after(shard.position) or batch
     return true, true
-  elseif verdict == "skip" then
+  elseif result == "skip" then
     shard.batches_skipped = shard.batches_skipped + 1
-  else
-    stop_shard(self, shard, message, code)
+  elseif shards.is_final(code) then
+    standing.refuse(self, shard, batch, message, code, seqno)
+  else -- the target cannot say what it has
+    shards.close_subscription(shard)
+    shards.try_again(self, shard, message, code)
   end
   return false, true
 end
 
+-- The target did not apply the batch.
+local function fail(self, shard, batch, message, code)
+  message = ("%s: %s"):format(epochs.name_records(batch.first_seqno, batch.last_seqno), message)
+  if code == "FOREIGN" then
+    shard.log_id = self.target:log_id(shard.id) or shard.log_id
+    if standing.is_foreign(self, batch.log_id) then
+      return
+    end
+  elseif LOST_FILES[code] then
+    saving.checkpoint(self) -- stops everything, if it is the state that is lost
+  end
+  if shard.stopped then
+    return
+  elseif code == "DIVERGED" or code == "FOREIGN" then
+    standing.refuse(self, shard, batch, message, code)
+  elseif FINAL[code] then
+    shards.stop(self, shard, message, code)
+  elseif LOST_FILES[code] then
+    shards.stop_failed(self, shard, message, code)
+  else
+    shards.try_again(self, shard, message, code or "APPLY_FAILED", shards.stop_failed)
+  end
+end
+
 local function apply(self, shard)
   local batch = shard.batch
-  if epochs.is_new(shard, batch) and not enter_epoch(self, shard, batch) then
-    return false
-  end
-  local ok, message, code = call("apply", self.apply, batch)
+  local ok, message, code = call.target("apply", self.target, batch, self.report)
   if not ok then
-    message = ("%s: %s"):format(epochs.name_records(batch.first_seqno, batch.last_seqno), message)
-    if FINAL[code] then
-      stop_shard(self, shard, message, code)
-    else
-      retry_shard(self, shard, message, "APPLY_FAILED")
-    end
+    fail(self, shard, batch, message, code)
     return false
   end
   shard.batch, shard.position, shard.batches_applied = nil, batch.last_seqno, shard.batches_applied + 1
-  end_retry(shard)
-  if not self.flush then
-    advance(self, shard)
+  standing.note_applied(self, shard, batch)
+  shards.end_retry(shard)
+  if not self.target.flush then
+    saving.advance(self, shard, shard.position)
   end
-  self.unsaved = self.unsaved + 1
-  self.save_at = self.save_at or self.clock.now() + self.checkpoint_seconds
-  see_head(self, shard, false)
+  saving.note_applied(self)
+  see_head(self, shard, self.source:head(shard.id), false)
   return true
 end
 
@@ -306,7 +183,7 @@ local function pass(self)
   for _, shard in ipairs(self.shards) do
     if self.stopping then
       break
-    elseif not shard.stopped and not is_pausing(self, shard.retry) then
+    elseif not shard.stopped and not shards.is_pausing(self, shard.retry) then
       local ready, came = shard.batch ~= nil, false
       if not ready then
         ready, came = receive(self, shard)
@@ -317,8 +194,8 @@ local function pass(self)
       end
     end
   end
-  if is_save_due(self) then
-    save(self)
+  if saving.is_due(self) then
+    saving.save(self)
   end
   return applied, progress
 end
@@ -334,8 +211,9 @@ local function has_active_shard(self)
   return false
 end
 
--- Sleeps until the source has something, a pause is over or a save is due, for `seconds` at most. Whether it slept on the source, and
--- whether that was interrupted; `in_vain` tells that it slept there before and nothing had come.
+-- Sleeps until the source has something, a pause is over or a save is due, for `seconds` at most. For a shard that waits until the source
+-- moves, the source's own head is the mark. Returns whether it slept on the source, and whether that was interrupted. `in_vain`: the sleep
+-- before was on the source, and nothing had come.
 local function sleep(self, seconds, in_vain)
   local now, marks = self.clock.now(), {}
   local due = now + seconds
@@ -343,10 +221,10 @@ local function sleep(self, seconds, in_vain)
     if not shard.stopped and shard.retry.due then
       due = math.min(due, shard.retry.due)
     elseif not shard.stopped and not shard.batch then
-      marks[shard.id] = shard.position
+      marks[shard.id] = shard.waiting and shard.waiting.head or shard.position
     end
   end
-  due = math.min(due, next_save(self) or due)
+  due = math.min(due, saving.due_at(self) or due)
   if due <= now then
     return in_vain
   elseif in_vain then
@@ -365,10 +243,10 @@ local function finish(self)
   self.finished = true
   self.flush_retry.due = nil
   if self.save_at then
-    save(self)
+    saving.save(self)
   end
   for _, shard in ipairs(self.shards) do
-    close_subscription(shard)
+    shards.close_subscription(shard)
   end
 end
 
@@ -404,66 +282,18 @@ end
 
 -- ---- making and closing ----
 
--- What the shard's note says, if it has one: true, or nil, message, code. A note that does not go with the mark was written by
--- somebody else or the mark was moved by hand.
-local function load_note(self, shard)
-  local note, message, code = self.state:note(shard.id)
-  if not note then
-    if code == nil or code == "UNSUPPORTED" then
-      return true
-    end
-    return nil, message, code
-  end
-  local log_id, list
-  log_id, list, code = epochs.decode(note)
-  if not log_id then
-    return nil, ("shard %d: %s"):format(shard.id, list), code
-  end
-  local first, newest = list[1], list[#list]
-  if newest.first_seqno - 1 > shard.mark or shard.mark > 0 and first.first_seqno > shard.mark then
-    message = "shard %d: its note has epoch %d begin at record %d, which does not go with its mark %d"
-    return nil, message:format(shard.id, newest.epoch, newest.first_seqno, shard.mark), "CORRUPT"
-  end
-  shard.log_id, shard.epochs = log_id, list
-  return true
-end
-
--- Locks the shards and reads their notes: true, or nil, message, code.
-local function take_shards(self, ids)
-  local taken = {}
-  for _, id in ipairs(ids) do
-    if not taken[id] then
-      local ok, message, code = self.state:lock_shard(id)
-      if not ok then
-        return nil, message, code
-      end
-      local mark = self.state:applied_seqno(id)
-      local shard = { id = id, mark = mark, position = mark, epochs = {}, retry = { count = 0 }, stopped = false,
-        batches_applied = 0, batches_skipped = 0 }
-      set_state(self, shard, "catching_up")
-      taken[id], self.shards[#self.shards + 1] = true, shard
-      ok, message, code = load_note(self, shard)
-      if not ok then
-        return nil, message, code
-      end
-    end
-  end
-  return true
-end
-
---- A follower of the shards of a state. It locks them: a second follower of the same state and shard gets "LOCKED", in any thread or
+--- A follower of the shards of a target. It locks them: a second follower of the same state and shard gets "LOCKED", in any thread or
 --- process. Options, and what happens when: docs/reference.md. A wrong or unknown option raises.
 ---@param given tidemark.FollowerOptions
 ---@return tidemark.Follower? follower
 ---@return string? message
 ---@return tidemark.ErrorCode? code "LOCKED", "UNKNOWN_SHARD", "READONLY", "CORRUPT" for a note that is not a follower's, ...
 function Follower.new(given)
-  options.check("new", OPTIONS, given)
+  local target = setup.target_of(given)
   local self = setmetatable({
-    state = given.state,
+    target = target,
+    state = target:state(),
     source = given.source,
-    apply = given.apply,
-    flush = given.flush,
     log = given.log,
     clock = given.clock or core.clock,
     checkpoint_every = given.checkpoint_every or 1000,
@@ -478,7 +308,10 @@ function Follower.new(given)
     finished = false,
     closed = false,
   }, Follower)
-  local ok, message, code = take_shards(self, given.shards or given.state:shards())
+  function self.report(message)
+    shards.report(self, tostring(message))
+  end
+  local ok, message, code = setup.take_shards(self, given.shards or self.state:shards())
   if not ok then
     self:close()
     return nil, message, code
@@ -541,28 +374,31 @@ function Follower:stop()
   end
 end
 
---- How each shard stands, a new table. What is not known is nil.
+--- What is known of each shard, a new table.
 ---@return table<integer, tidemark.ShardStatus>
 function Follower:status()
   check_open(self, "status")
   local trouble = self.flush_retry.error and self.flush_retry or self.checkpoint_failure or {}
   local status = {}
   for _, shard in ipairs(self.shards) do
-    local applied, head = self.state:applied_seqno(shard.id), (self.source:head(shard.id))
-    local why = shard.stopped and shard or shard.retry.error and shard.retry or trouble
-    status[shard.id] = {
-      applied = applied,
-      head = head,
-      lag = head and head - applied,
-      state = shard.state,
-      since = shard.since,
-      error = why.error,
-      code = why.code,
-      batches_applied = shard.batches_applied,
-      batches_skipped = shard.batches_skipped,
-    }
+    status[shard.id] = shards.status(self, shard, trouble)
   end
   return status
+end
+
+--- Whether the history of the source goes on where that of the target is, as it was compared last (docs/reference.md).
+---@param id integer a shard of the follower
+---@return tidemark.Verdict? verdict
+---@return integer|string|nil common the highest seqno that is proved common, if it is "diverged"; or the message
+---@return string? code "UNKNOWN_SHARD"
+function Follower:verdict(id)
+  check_open(self, "verdict")
+  for _, shard in ipairs(self.shards) do
+    if shard.id == id then
+      return shard.verdict, shard.common
+    end
+  end
+  return nil, ("shard %s is not followed"):format(tostring(id)), "UNKNOWN_SHARD"
 end
 
 --- Gives the shards free. Flushes and checkpoints nothing: stop() does. Idempotent; also at the end of a `<close>` variable or when the
@@ -576,7 +412,7 @@ function Follower:close()
   end
   self.closed = true
   for _, shard in ipairs(self.shards) do
-    close_subscription(shard)
+    shards.close_subscription(shard)
     pcall(self.state.unlock_shard, self.state, shard.id) -- raises where the state is closed: then it is unlocked
   end
 end

@@ -1,108 +1,69 @@
---- FollowerDb: an SQLite database that takes each record of a leader's log exactly once.
+--- FollowerDb: an SQLite database that takes each record of a log exactly once.
 ---
---- The effect of a batch and the shard's progress are one transaction, so they are both there or neither is, whatever happens between
---- any two instructions. The table `tidemark_progress` (docs/formats.md) is the only authority: each batch is judged by the shard's row
---- as it stands inside the transaction. The state in memory follows it; nothing is decided by it.
+--- The effect of a batch and the progress of its shard are one transaction: both are there or neither is, whatever happens between
+--- any two instructions. The tables of progress (docs/formats.md) are the only authority: each batch is judged by the shard's row and
+--- epochs as they are inside the transaction. The state in memory and the epochs that are kept follow them and decide nothing.
 
 local ReplicationState = require "tidemark.replication_state"
 local epochs = require "tidemark.epochs"
 local options = require "tidemark.options"
+local progress = require "tidemark.follower_db.progress"
 local protected = require "tidemark.protected"
 local sqlite = require "tidemark.sqlite"
-
-local VERSION = "1" -- stands in the table's own text, which SQLite keeps
-local FIND_TABLE = "SELECT sql FROM main.sqlite_schema WHERE name = 'tidemark_progress' COLLATE NOCASE"
-local CREATE_TABLE = [[
-CREATE TABLE IF NOT EXISTS tidemark_progress ( -- version 1
-  shard INTEGER PRIMARY KEY CHECK (shard BETWEEN 0 AND 65535),
-  applied INTEGER NOT NULL CHECK (applied > 0),
-  epoch INTEGER NOT NULL CHECK (epoch BETWEEN 1 AND 4294967295),
-  log_id INTEGER NOT NULL
-) STRICT]]
-local ALL_ROWS = "SELECT shard, applied FROM main.tidemark_progress"
-local ONE_ROW = "SELECT applied, epoch, log_id FROM main.tidemark_progress WHERE shard = ?"
-local MOVE_ROW = "REPLACE INTO main.tidemark_progress (shard, applied, epoch, log_id) VALUES (?, ?, ?, ?)"
 
 ---@class tidemark.FollowerDb
 local FollowerDb = {}
 FollowerDb.__index = FollowerDb
 
--- ---- the progress table ----
-
--- The first row of a query, an array, empty where there is none; or nil, message, code.
-local function first_row(database, sql, ...)
-  local next_row, message, code, rows = database:rows(sql, ...)
-  if not next_row then
-    return nil, message, code
-  end
-  local row = table.pack(next_row())
-  rows:close()
-  return row
-end
-
--- Makes the table where there is none: true where it is there and of this version, false where a database that may only be read has
--- none; or nil, message, code.
-local function find_table(database, path, readonly)
-  local row, message, code = first_row(database, FIND_TABLE)
-  if row and not row[1] then
-    if readonly then
-      return false
-    end
-    row, message, code = database:exec(CREATE_TABLE)
-    if row then -- again, for another program may have made it meanwhile
-      row, message, code = first_row(database, FIND_TABLE)
-    end
-  end
-  if not row then
-    return nil, message, code
-  end
-  local version = row[1]:match "%-%- version (%d+)\n"
-  if version == VERSION then
-    return true
-  elseif version then
-    message = ("%s: tidemark_progress has version %s, this program reads %s"):format(path, version, VERSION)
-  else
-    message = ("%s: its table tidemark_progress is not tidemark's"):format(path)
-  end
-  return nil, message, "UNSUPPORTED"
-end
+-- ---- reading ----
 
 -- The state in memory of all rows and of the shards asked for, or nil, message, code.
 local function load_marks(database, shards)
-  local next_row, message, code = database:rows(ALL_ROWS)
-  if not next_row then
+  local marks, message, code = progress.marks(database)
+  if not marks then
     return nil, message, code
   end
-  local ids, marks = { table.unpack(shards) }, {}
-  for shard, applied in next_row do
-    ids[#ids + 1], marks[shard] = shard, applied
+  local ids = { table.unpack(shards) }
+  for shard in pairs(marks) do
+    ids[#ids + 1] = shard
   end
   local state = ReplicationState.new(ids)
   state:advance_all(marks)
   return state
 end
 
--- ---- one batch ----
-
--- What the tests of a batch need to know of the shard, from its row.
-local function shard_of(id, row)
-  local applied, epoch, log_id = table.unpack(row, 1, 3)
-  if not applied then
-    return { id = id, position = 0, epochs = {} }
+-- The log that the shard's row names, or any other row where the shard has none: false where there is no row; or nil, message, code.
+local function find_log_id(database, row)
+  if row.log_id then
+    return row.log_id
   end
-  return { id = id, position = applied, log_id = log_id, epochs = { { epoch = epoch, first_seqno = applied } } }
+  return progress.any_log_id(database)
 end
 
--- Calls fn for each record: true, or nil, message, code.
-local function run(self, batch, fn)
-  local current = batch.first_seqno
-  local returned, ok, message, code = protected(function()
-    for seqno, record in batch:records() do
-      current = seqno
-      local result, why, word = fn(self, record, seqno)
-      if result == false or result == nil and why ~= nil then
-        return false, why or "fn returned false", word
+-- What the tests of a batch need to know of the shard, from its row.
+local function history_of(database, id, row, log_id)
+  return {
+    id = id,
+    position = row.applied,
+    log_id = log_id or nil,
+    epoch = function(seqno)
+      if seqno == row.applied and seqno > 0 then
+        return row.epoch
       end
+      local epoch, message, code = progress.epoch(database, id, row, seqno)
+      return epoch or nil, message, code
+    end,
+  }
+end
+
+-- ---- one batch ----
+
+-- Calls `work`, which calls fn: true, or nil, message, code. `at` says in which record it is.
+local function run(self, work, at)
+  local returned, ok, message, code = protected(function()
+    local result, why, word = work()
+    if result == false or result == nil and why ~= nil then
+      return false, why or "fn returned false", word
     end
     if not self[1]:in_transaction() then -- SQLite rolled back as a statement failed, and fn went on
       return false, "the transaction has ended"
@@ -115,36 +76,81 @@ local function run(self, batch, fn)
   if ok then
     return true
   end
-  message = ("%s: record %d: %s"):format(self.path, current, tostring(message))
+  message = ("%s: %s%s"):format(self.path, at(), tostring(message))
   return nil, message, type(code) == "string" and code or "APPLY_FAILED"
 end
 
+-- Calls fn for each record: true, or nil, message, code.
+local function run_batch(self, batch, fn)
+  local current = batch.first_seqno
+  return run(self, function()
+    for seqno, record in batch:records() do
+      current = seqno
+      local result, why, word = fn(self, record, seqno)
+      if result == false or result == nil and why ~= nil then
+        return result, why, word
+      end
+    end
+  end, function()
+    return ("record %d: "):format(current)
+  end)
+end
+
+-- Begins a transaction: the shard's row in it, or nil, message, code. A row below the mark in memory was lowered since, by somebody who
+-- took effects back.
+local function begin(self, shard)
+  local database = self[1]
+  local ok, message, code = database:exec "BEGIN IMMEDIATE"
+  if not ok then
+    return nil, message, code
+  end
+  database:guard(true)
+  local row
+  row, message, code = progress.row(database, shard)
+  if row and row.applied < self.marks:applied_seqno(shard) then
+    message = "%s: its row says that record %d is the last one applied, but record %d was: it has been reset; open it again"
+    return nil, message:format(self.path, row.applied, self.marks:applied_seqno(shard)), "REPLACED"
+  end
+  return row, message, code
+end
+
+-- Keeps what a transaction that was committed has made of the shard's newest epoch.
+local function keep_newest(self, row, batch)
+  local newest = self.newest[batch.shard]
+  if row.epoch ~= batch.epoch then
+    self.newest[batch.shard] = { epoch = batch.epoch, first_seqno = row.applied + 1 }
+  elseif newest and newest.epoch ~= batch.epoch then
+    self.newest[batch.shard] = nil -- somebody else has moved the row
+  end
+end
+
 -- Begins a transaction and, if all goes well, commits it: the shard's mark, or nil, message, code. The caller rolls back what is left
--- open. The row moves first, so that a database that cannot be written is told before fn runs. Between BEGIN and COMMIT the transaction
--- is guarded: wherever memory is taken a finalizer may run, and its commit, like fn's, would make half a batch durable; after a rollback
--- each further statement would be a transaction of its own.
+-- open. The row moves first, so that the caller learns that a database cannot be written before fn runs. Between BEGIN and COMMIT the
+-- transaction is guarded: wherever memory is taken a finalizer may run, and its commit, like fn's, would make half a batch durable; after
+-- a rollback each further statement would be a transaction of its own.
 local function apply(self, batch, fn)
   local database = self[1]
-  local row
-  local ok, message, code = database:exec "BEGIN IMMEDIATE"
-  if ok then
-    database:guard(true)
-    row, message, code = first_row(database, ONE_ROW, batch.shard)
-  end
+  local row, message, code = begin(self, batch.shard)
   if not row then
     return nil, message, code
   end
-  local shard = shard_of(batch.shard, row)
-  local verdict
-  verdict, message, code = epochs.check(shard, batch)
-  if verdict == "skip" then
-    return shard.position
-  elseif not verdict then
+  local log_id
+  log_id, message, code = find_log_id(database, row)
+  if log_id == nil then
+    return nil, message, code
+  end
+  local result
+  result, message, code = epochs.check(history_of(database, batch.shard, row, log_id), batch)
+  if result == "skip" then
+    return row.applied
+  elseif not result then
     return nil, ("%s: %s"):format(self.path, message), code
   end
-  ok, message, code = database:exec(MOVE_ROW, batch.shard, batch.last_seqno, batch.epoch, batch.log_id)
+  local rest = batch:after(row.applied)
+  local ok
+  ok, message, code = progress.move(database, row, rest)
   if ok then
-    ok, message, code = run(self, batch:after(shard.position), fn)
+    ok, message, code = run_batch(self, rest, fn)
   end
   if ok then
     database:guard(false)
@@ -153,7 +159,55 @@ local function apply(self, batch, fn)
   if not ok then
     return nil, message, code
   end
-  return batch.last_seqno
+  keep_newest(self, row, rest)
+  return rest.last_seqno
+end
+
+-- Lowers the shard's row and has fn take the effects back, in one transaction: true, or nil, message, code.
+local function reset(self, shard, seqno, fn)
+  local database = self[1]
+  local row, message, code = begin(self, shard)
+  if not row then
+    return nil, message, code
+  end
+  local epoch
+  epoch, message, code = progress.epoch(database, shard, row, seqno)
+  if epoch == false then
+    local lowest
+    lowest, message, code = progress.lowest(database, shard)
+    if lowest ~= nil then
+      message = "%s: the epoch of record %d is not known: the shard can be reset to record %d or above, or to 0"
+      lowest = lowest and math.min(lowest, row.applied) or row.applied
+      return nil, message:format(self.path, seqno, lowest), "NOT_FOUND"
+    end
+  end
+  if not epoch then
+    return nil, message, code
+  end
+  local ok
+  ok, message, code = progress.lower(database, shard, seqno, epoch)
+  if ok then
+    ok, message, code = run(self, function()
+      return fn(self)
+    end, function()
+      return ""
+    end)
+  end
+  local mark = self.marks:applied_seqno(shard)
+  if ok then -- the mark first: for a moment it may be too low, never too high
+    ok, message, code = self.marks:reset(shard, seqno)
+  end
+  if not ok then
+    return nil, message, code
+  end
+  database:guard(false)
+  ok, message, code = database:exec "COMMIT"
+  if not ok then
+    self.marks:advance(shard, mark)
+    return nil, message, code
+  end
+  self.newest[shard] = nil
+  return true
 end
 
 -- Undoes what apply has left open: true, or nil, message, code. Where that fails nobody can commit it either, and the next apply tries
@@ -177,13 +231,13 @@ local function open_database(path, opts)
   error(number and ("bad argument #%d to 'open' %s"):format(number == "1" and 1 or 3, why) or database, 3)
 end
 
---- Opens a database, makes it and its progress table if need be.
+--- Opens a database, makes it and its tables of progress if need be.
 ---@param path string
 ---@param shards integer[]? at least one id; the state tracks these and all that the database knows; may be nil with `readonly`
 ---@param opts tidemark.sqlite.Options?
 ---@return tidemark.FollowerDb? db
 ---@return string? message
----@return tidemark.ErrorCode|tidemark.sqlite.Code? code "UNSUPPORTED" for a newer progress table, and all that sqlite.open gives
+---@return tidemark.ErrorCode|tidemark.sqlite.Code? code "UNSUPPORTED" for tables of another version, and all that sqlite.open gives
 function FollowerDb.open(path, shards, opts)
   if shards == nil and type(opts) == "table" and opts.readonly then
     shards = {}
@@ -195,7 +249,7 @@ function FollowerDb.open(path, shards, opts)
     return nil, message, code
   end
   local found, marks
-  found, message, code = find_table(database, path, opts and opts.readonly)
+  found, message, code = progress.prepare(database, path, opts and opts.readonly)
   if found then
     marks, message, code = load_marks(database, shards)
   elseif found == false then
@@ -205,7 +259,56 @@ function FollowerDb.open(path, shards, opts)
     database:close()
     return nil, message, code
   end
-  return setmetatable({ database, path = path, marks = marks, applying = false, stuck = false, closed = false }, FollowerDb)
+  local self = { database, path = path, marks = marks, empty = not found, newest = {}, applying = false, stuck = false, closed = false }
+  return setmetatable(self, FollowerDb)
+end
+
+-- Raises where `name` cannot be called now. To be called by the method itself.
+local function check_idle(self, name)
+  if self.closed then
+    error(("calling '%s' on bad self (closed database)"):format(name), 3)
+  elseif self.applying or not self.stuck and self[1]:in_transaction() then
+    error(name .. " is called inside a transaction, or inside fn", 3)
+  end
+end
+
+-- Calls `work` of the class, which opens a transaction of the shard, and undoes what it leaves open: its result, or nil, message without
+-- the shard, code.
+local function transact(self, shard, work, ...)
+  if not self.marks:applied_seqno(shard) then
+    return nil, ("%s: shard %d is not tracked"):format(self.path, shard), "UNKNOWN_SHARD"
+  end
+  if self.stuck then
+    local undone, message, code = undo(self)
+    if not undone then
+      return nil, "the batch before could not be undone: " .. message, code
+    end
+  end
+  self.applying = true
+  local returned, result, message, code = pcall(work, self, ...)
+  self.applying = false
+  undo(self)
+  if not returned then -- no memory, or not a Batch
+    error(result, 0)
+  end
+  return result, message, code
+end
+
+-- Applies a batch: true, or nil, message without the shard, code.
+local function apply_batch(self, batch, fn)
+  local applied, message, code = transact(self, batch.shard, apply, batch, fn)
+  if not applied then
+    return nil, message, code
+  end
+  self.marks:advance(batch.shard, applied)
+  return true
+end
+
+local function name_shard(shard, result, message, code)
+  if not result and code ~= "UNKNOWN_SHARD" then
+    message = ("shard %d: %s"):format(shard, message)
+  end
+  return result, message, code
 end
 
 --- Applies the records of the batch that the database does not have yet: all or nothing, each exactly once. A batch that it has
@@ -214,38 +317,118 @@ end
 ---@param fn tidemark.FollowerDbFunction
 ---@return true? done the records are durably applied
 ---@return string? message
----@return string? code "FOREIGN", "DIVERGED", "FENCED", "GAP", "UNKNOWN_SHARD", "APPLY_FAILED", fn's own, or SQLite's
+---@return string? code "FOREIGN", "GAP", "DIVERGED", "REPLACED", "UNKNOWN_SHARD", "APPLY_FAILED", fn's own, or SQLite's
 function FollowerDb:apply(batch, fn)
-  if self.closed then
-    error("calling 'apply' on bad self (closed database)", 2)
-  elseif not options.is_object(batch) then
+  if not self.closed and not options.is_object(batch) then
     error(("bad argument #1 to 'apply' (Batch expected, got %s)"):format(type(batch)), 2)
-  elseif type(fn) ~= "function" then
+  elseif not self.closed and type(fn) ~= "function" then
     error(("bad argument #2 to 'apply' (function expected, got %s)"):format(type(fn)), 2)
-  elseif self.applying or not self.stuck and self[1]:in_transaction() then
-    error("apply is called inside a transaction, or inside fn", 2)
   end
-  local shard = batch.shard
-  if not self.marks:applied_seqno(shard) then
-    return nil, ("%s: shard %d is not tracked"):format(self.path, shard), "UNKNOWN_SHARD"
+  check_idle(self, "apply")
+  return name_shard(batch.shard, apply_batch(self, batch, fn))
+end
+
+--- Lowers a shard's progress to `seqno`, together with what `fn` does to the effects of the records above it: all or nothing. 0 forgets
+--- the shard's log and epochs.
+---@param shard integer
+---@param seqno integer at most the mark
+---@param fn fun(db: tidemark.FollowerDb): any?, string?, string? takes the effects back; fails as the fn of apply does
+---@return true? done
+---@return string? message
+---@return string? code "NOT_FOUND" where the epoch at `seqno` is not known, "LOCKED" while a follower has the shard, "REPLACED", ...
+function FollowerDb:reset(shard, seqno, fn)
+  local function is_seqno(value)
+    return math.type(value) == "integer" and value >= 0
   end
-  if self.stuck then
-    local undone, why, word = undo(self)
-    if not undone then
-      return nil, ("shard %d: the batch before could not be undone: %s"):format(shard, why), word
+  if not self.closed and not is_seqno(shard) then
+    error("bad argument #1 to 'reset' (shard id expected)", 2)
+  elseif not self.closed and not is_seqno(seqno) then
+    error("bad argument #2 to 'reset' (seqno expected)", 2)
+  elseif not self.closed and type(fn) ~= "function" then
+    error(("bad argument #3 to 'reset' (function expected, got %s)"):format(type(fn)), 2)
+  end
+  check_idle(self, "reset")
+  local mark = self.marks:applied_seqno(shard)
+  if mark and seqno > mark then
+    error(("bad argument #2 to 'reset' (seqno %d is above the mark, %d)"):format(seqno, mark), 2)
+  elseif mark then
+    local locked, message, code = self.marks:lock_shard(shard)
+    if not locked then
+      return nil, ("%s: %s"):format(self.path, message), code
     end
+    self.marks:unlock_shard(shard)
   end
-  self.applying = true
-  local returned, applied, message, code = pcall(apply, self, batch, fn)
-  self.applying = false
-  undo(self)
-  if not returned then -- no memory, or not a Batch
-    error(applied, 0)
-  elseif not applied then
-    return nil, ("shard %d: %s"):format(shard, message), code
+  return name_shard(shard, transact(self, shard, reset, shard, seqno, fn))
+end
+
+--- The id of the log that the database follows. A shard of which it has nothing answers that of the others: a database belongs to one log.
+---@param shard integer
+---@return integer? log_id nil: it has nothing yet
+---@return string? message
+---@return string? code
+function FollowerDb:log_id(shard)
+  if self.empty then -- it may only be read, and nobody has made the tables
+    return nil
   end
-  self.marks:advance(shard, applied)
-  return true
+  local row, message, code = progress.row(self[1], shard)
+  if not row then
+    return nil, message, code
+  end
+  local log_id
+  log_id, message, code = find_log_id(self[1], row)
+  return log_id or nil, message, code
+end
+
+--- The epoch of a record.
+---@param shard integer
+---@param seqno integer
+---@return integer? epoch 0 for seqno 0, nil above the last record applied and where it is not known
+---@return string? message
+---@return string? code
+function FollowerDb:epoch(shard, seqno)
+  local newest = self.newest[shard]
+  if newest and not self.closed and seqno >= newest.first_seqno and seqno <= self.marks:applied_seqno(shard) then
+    return newest.epoch
+  elseif self.empty then
+    return seqno == 0 and 0 or nil
+  end
+  local row, message, code = progress.row(self[1], shard)
+  if not row then
+    return nil, message, code
+  end
+  local epoch, first_seqno
+  epoch, first_seqno, code = progress.epoch(self[1], shard, row, seqno)
+  if epoch and seqno == row.applied and seqno == self.marks:applied_seqno(shard) and seqno > 0 then
+    self.newest[shard] = { epoch = epoch, first_seqno = first_seqno }
+  elseif epoch == nil then
+    return nil, first_seqno, code -- a message
+  end
+  return epoch or nil
+end
+
+--- The database as the target of a follower, which applies each batch with `fn`.
+---@param fn tidemark.FollowerDbFunction
+---@return tidemark.Target
+function FollowerDb:target(fn)
+  if type(fn) ~= "function" then
+    error(("bad argument #1 to 'target' (function expected, got %s)"):format(type(fn)), 2)
+  end
+  local db = self
+  return {
+    state = function()
+      return db:state()
+    end,
+    log_id = function(_, shard)
+      return db:log_id(shard)
+    end,
+    epoch = function(_, shard, seqno)
+      return db:epoch(shard, seqno)
+    end,
+    apply = function(_, batch)
+      check_idle(db, "apply")
+      return apply_batch(db, batch, fn) -- the follower names the shard
+    end,
+  }
 end
 
 --- The marks: a ReplicationState in memory, read when the database was opened and advanced by each apply. Always the same one.

@@ -35,13 +35,15 @@ end
 ---@field [2] string what it must be
 ---@field optional? boolean
 
---- Raises unless `given`, argument 1 of the function `name`, is a table of these options. To be called by that function itself.
+--- Raises unless `given`, argument 1 of the function `name`, is a table of these options. To be called by that function itself, or by a
+--- function that is `deeper` calls below it.
 ---@param name string
 ---@param rules table<string, tidemark.OptionRule>
 ---@param given any
-function options.check(name, rules, given)
+---@param deeper integer? default 0
+function options.check(name, rules, given, deeper)
   local function refuse(message, ...)
-    error(("bad argument #1 to '%s' (%s)"):format(name, message:format(...)), 4)
+    error(("bad argument #1 to '%s' (%s)"):format(name, message:format(...)), 4 + (deeper or 0))
   end
   if type(given) ~= "table" then
     refuse("table expected, got %s", type(given))

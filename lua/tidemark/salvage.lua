@@ -563,7 +563,7 @@ local function run(files, directory, newdir, options)
   check_unchanged(files, target)
   local decided = make_plan(target, others)
   if not target.log_id or decided.records == 0 and #decided.missing > 0 then
-    fail("CORRUPT", "%s: nothing in it is whole, and no other log has its records", directory)
+    fail("LOST", "%s: nothing in it is whole, and no other log has its records", directory)
   end
   must(files.make_directory(aside))
   local ok, made = pcall(make_log, files, target, decided, place, aside, progress)

@@ -30,6 +30,7 @@ enum fault_mode {
     FAULT_NONE,
     FAULT_ONCE,        /* call `at` fails */
     FAULT_FOR_GOOD,    /* call `at` and all that follow fail */
+    FAULT_HOOK,        /* fault_hook() is called before call `at` */
     FAULT_KILL_BEFORE, /* SIGKILL in the place of call `at` */
     FAULT_KILL_AFTER,  /* SIGKILL when call `at` is done and its caller does not know yet */
     FAULT_KILL_HALFWAY /* SIGKILL after a 64th of the bytes, where call `at` is a pwrite; else as KILL_AFTER */
@@ -110,6 +111,7 @@ struct fault {
 };
 
 static struct fault *fault;
+static void (*fault_hook)(void); /* must not use the table */
 
 /* Nothing fails, nothing is unsynced, nothing is open; boot ids begin anew. */
 static void fault_reset(void) {
@@ -148,6 +150,7 @@ static bool fault_enter(enum fault_call call) {
     if (fault->only != 0 && !(fault->only & 1u << call)) return false;
     fault->calls++;
     if (fault->mode == FAULT_KILL_BEFORE && fault->calls == fault->at) fault_die();
+    if (fault->mode == FAULT_HOOK && fault->calls == fault->at) fault_hook();
     bool fails = (fault->mode == FAULT_ONCE && fault->calls == fault->at) ||
                  (fault->mode == FAULT_FOR_GOOD && fault->calls >= fault->at);
     if (fails && fault->failed++ == 0) fault->first = call;

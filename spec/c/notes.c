@@ -83,6 +83,39 @@ static void test_the_last_of_one_shard_counts(void) {
     drop();
 }
 
+static void drop_note(uint32_t shard) {
+    merged_size = tidemark_notes_drop(merged, merged_size, shard);
+    CHECK(tidemark_notes_valid(merged, merged_size));
+}
+
+/* The same bytes as if the note had never been there. */
+static void test_dropping(void) {
+    tidemark_note notes[] = {note(1, "one"), note(3, ""), note(5, "five"), note(65535, "the last one")};
+    for (size_t dropped = 0; dropped < 4; dropped++) {
+        tidemark_note rest[3];
+        unsigned char expected[128];
+        for (size_t i = 0, j = 0; i < 4; i++) {
+            if (i != dropped) rest[j++] = notes[i];
+        }
+        merge(rest, 3);
+        size_t expected_size = merged_size;
+        memcpy(expected, merged, merged_size);
+        drop();
+        merge(notes, 4);
+        drop_note(2); /* there is none */
+        drop_note(notes[dropped].shard);
+        CHECK_INT(merged_size, expected_size);
+        CHECK(memcmp(merged, expected, expected_size) == 0);
+        CHECK_STR(found(notes[dropped].shard), "(none)");
+        for (size_t i = 0; i < 4; i++) drop_note(notes[i].shard);
+        CHECK_INT(merged_size, 0);
+        drop_note(1);
+        CHECK_INT(merged_size, 0);
+        drop();
+    }
+    CHECK_INT(tidemark_notes_drop(NULL, 0, 1), 0);
+}
+
 static void test_as_many_as_there_are(void) {
     static tidemark_note notes[TIDEMARK_SHARD_MAX + 1];
     static char text[TIDEMARK_SHARD_MAX + 1][TIDEMARK_NOTE_MAX];
@@ -140,6 +173,7 @@ int main(void) {
     RUN(test_the_bytes);
     RUN(test_merging);
     RUN(test_the_last_of_one_shard_counts);
+    RUN(test_dropping);
     RUN(test_as_many_as_there_are);
     RUN(test_malformed);
     return FINISH();

@@ -17,8 +17,8 @@ after_each(log.close)
 
 teardown(sandbox.cleanup)
 
-local function append(record, epoch)
-  local wal = assert(Wal.open(directory, { shards = { 0 }, epoch = epoch }))
+local function append(record)
+  local wal = assert(Wal.open(directory, { shards = { 0 } }))
   assert(wal:append(0, { record }))
   assert(wal:close())
 end
@@ -41,7 +41,7 @@ for _, restore in ipairs(RESTORES) do
 
     local function replace()
       assert(shell.run(restore[2]:format(directory, directory .. ".copy", directory)))
-      append("other two", 1000)
+      append "other two"
       append "other three"
     end
 

@@ -27,7 +27,10 @@ function Batch:records()
 end
 
 function Batch:after(seqno)
-  assert(seqno >= self.first_seqno and seqno < self.last_seqno)
+  if seqno < self.first_seqno then
+    return self
+  end
+  assert(seqno < self.last_seqno)
   local rest = {}
   for name, value in pairs(self) do
     rest[name] = value
@@ -76,10 +79,12 @@ end
 local Source = {}
 Source.__index = Source
 
---- `.heads[shard]`, `.waits` (seconds waited), `.subscribed` ("shard after" for each subscription), `.open` (how many are open),
---- `.on_wait` (called in a wait, may send) may be looked at and set.
+--- `.heads[shard]`, `.id` (the log id), `.waits` (seconds waited), `.subscribed` ("shard after" for each subscription), `.open` (how many
+--- are open), `.on_wait` (called in a wait, may send), `.asked` (how often an epoch was asked for) may be looked at and set. It knows
+--- epochs only of the shards of which it has a log.
 function fake.source(clock)
-  return setmetatable({ clock = clock, queues = {}, heads = {}, waits = {}, subscribed = {}, open = 0 }, Source)
+  local source = { clock = clock, queues = {}, heads = {}, logs = {}, waits = {}, subscribed = {}, open = 0, asked = 0 }
+  return setmetatable(source, Source)
 end
 
 --- Queues each batch for its shard, and failures, `{ message, code }`, for that of the batch before them (0 if there is none). Each
@@ -94,18 +99,46 @@ function Source:send(...)
   end
 end
 
+--- Gives a shard a log: the epoch of each record, such as fake.history(10, 1, 5, 2). It is read after what was sent.
+---@param history integer[]
+---@param first integer? the first record that was not pruned, default 1
+---@param log_id integer? default 7
+function Source:serve(shard, history, first, log_id)
+  self.id = log_id or 7
+  self.logs[shard] = { history = history, first = first or 1, log_id = self.id }
+  self.heads[shard] = #history
+end
+
+local function next_of_log(log, shard, after_seqno)
+  local history, first = log.history, after_seqno + 1
+  if first < log.first then
+    return nil, ("the log begins at record %d"):format(log.first), "PRUNED"
+  elseif first > #history then
+    return nil, "nothing yet", "TIMEOUT"
+  end
+  local last = first
+  while history[last + 1] == history[first] do
+    last = last + 1
+  end
+  return fake.batch(first, last, history[first], history[first - 1] or 0, { shard = shard, log_id = log.log_id })
+end
+
 function Source:subscribe(shard, after_seqno)
   self.subscribed[#self.subscribed + 1] = ("%d %d"):format(shard, after_seqno)
   if self.refuse then
     return nil, table.unpack(self.refuse)
   end
   self.open = self.open + 1
-  local source, closed = self, false
+  local source, closed, position = self, false, after_seqno
   local subscription = {}
   function subscription.next(_, timeout)
     assert(timeout == 0 and not closed)
     local item = table.remove(source.queues[shard] or {}, 1)
-    if not item then
+    if not item and source.logs[shard] then
+      local batch, message, code = next_of_log(source.logs[shard], shard, position)
+      position = batch and batch.last_seqno or position
+      return batch, message, code
+    elseif not item then
       return nil, "nothing yet", "TIMEOUT"
     elseif item.first_seqno then
       return item
@@ -123,9 +156,29 @@ function Source:head(shard)
   return self.heads[shard]
 end
 
+function Source:log_id()
+  return self.id
+end
+
+function Source:epoch(shard, seqno)
+  self.asked = self.asked + 1
+  local log = self.logs[shard]
+  if seqno == 0 then
+    return 0
+  elseif not log then
+    return nil
+  elseif seqno < log.first - 1 then
+    return nil, ("the log begins at record %d"):format(log.first), "PRUNED"
+  elseif seqno > #log.history then
+    return nil, ("the log ends at record %d"):format(#log.history), "AHEAD"
+  end
+  return log.history[seqno]
+end
+
 function Source:wait(marks, timeout)
   assert(next(marks) and timeout > 0)
   self.waits[#self.waits + 1] = timeout
+  self.waited_for = marks
   assert(#self.waits < 10000, "the follower goes on for ever")
   if self.on_wait then
     self.on_wait()
@@ -136,6 +189,19 @@ function Source:wait(marks, timeout)
     end
   end
   self.clock.time = self.clock.time + timeout
+end
+
+--- A history: `count` records of an epoch, then so many of the next one, ...: the epoch of each record.
+---@param ... integer count, epoch, count, epoch, ...
+---@return integer[]
+function fake.history(...)
+  local pieces, history = { ... }, {}
+  for i = 1, #pieces, 2 do
+    for _ = 1, pieces[i] do
+      history[#history + 1] = pieces[i + 1]
+    end
+  end
+  return history
 end
 
 -- ---- a follower with all of it ----
@@ -152,7 +218,8 @@ function fake.state(state, overrides)
 end
 
 --- A follower of `state` with a new source and clock and an apply that keeps what it got: `rig.follower`, `.source`, `.clock`,
---- `.applied` ("shard/epoch:seqno" each), `.log`. `options` go to Follower.new.
+--- `.applied` ("shard/epoch:seqno" each), `.log`. `options` go to Follower.new;
+--- with a `target` the state and apply are its own.
 function fake.rig(state, options)
   local rig = { clock = fake.clock(), applied = {}, log = {}, state = state }
   rig.source = fake.source(rig.clock)
@@ -174,6 +241,9 @@ function fake.rig(state, options)
   for name, value in pairs(options or {}) do
     given[name] = value
   end
+  if given.target then
+    given.state, given.apply = nil, nil
+  end
   local message, code
   rig.follower, message, code = Follower.new(given)
   if not rig.follower then
@@ -186,8 +256,8 @@ function fake.rig(state, options)
     end
     repeat
       local before = self:left()
-      self.follower:step(0)
-    until self:left() == before
+      local applied = self.follower:step(0)
+    until self:left() == before and (applied or 0) == 0
     local first = ...
     return self.follower:status()[type(first) == "table" and first.shard or 0]
   end

@@ -2,6 +2,7 @@
 
 local Follower = require "tidemark.follower"
 local ReplicationState = require "tidemark.replication_state"
+local StateTarget = require "tidemark.state_target"
 local Wal = require "tidemark.wal"
 local advice = require "tidemark.cli.advice"
 local signals = require "tidemark.cli.signals"
@@ -12,7 +13,7 @@ local SLICE = 0.1 -- seconds between two looks at signals
 local TABLE = "CREATE TABLE IF NOT EXISTS records (shard INTEGER, seqno INTEGER, record, PRIMARY KEY (shard, seqno)) WITHOUT ROWID"
 local INSERT = "INSERT INTO records VALUES (?, ?, ?)"
 
--- ---- sinks: where the records go. Each is `state`, `apply(batch)` and `close()`; what opens one gives it, or nil, message, code ----
+-- ---- where the records go: each is {target =, close =}; what opens one gives it, or nil, message, code ----
 
 local function open_db(path, shards)
   local found, FollowerDb = pcall(require, "tidemark.follower_db")
@@ -30,14 +31,18 @@ local function open_db(path, shards)
     db:close()
     return nil, message, code
   end
+  local shard -- of the batch that is applied
+  local target = db:target(function(connection, record, seqno)
+    local is_text = utf8.len(record) and not record:find("\0", 1, true) -- a TEXT with anything else breaks SQL functions
+    return connection:exec(INSERT, shard, seqno, is_text and record or sqlite.blob(record))
+  end)
+  local apply = target.apply
+  function target.apply(self, batch)
+    shard = batch.shard
+    return apply(self, batch)
+  end
   return {
-    state = db:state(),
-    apply = function(batch)
-      return db:apply(batch, function(connection, record, seqno)
-        local is_text = utf8.len(record) and not record:find("\0", 1, true) -- a TEXT with anything else breaks SQL functions
-        return connection:exec(INSERT, batch.shard, seqno, is_text and record or sqlite.blob(record))
-      end)
-    end,
+    target = target,
     close = function()
       db:close()
     end,
@@ -59,6 +64,8 @@ local function print_batch(batch, sink)
   return true
 end
 
+-- The command is judged by its exit status alone: it may end before it has read its input, and then a write fails. One write without a
+-- buffer leaves nothing that closing the pipe would have to write, and whose failure it would give in place of the status.
 local function run_command(command, batch)
   local environment = ("export TIDEMARK_SHARD=%d TIDEMARK_FIRST_SEQNO=%d TIDEMARK_LAST_SEQNO=%d\n"):format(
     batch.shard, batch.first_seqno, batch.last_seqno)
@@ -66,11 +73,13 @@ local function run_command(command, batch)
   if not pipe then
     return nil, message
   end
+  local lines = {}
   for _, record in batch:records() do
-    if not pipe:write(record, "\n") then -- it may end before it has read all: its exit code tells
-      break
-    end
+    lines[#lines + 1] = record
   end
+  lines[#lines + 1] = ""
+  pipe:setvbuf "no"
+  pipe:write(table.concat(lines, "\n"))
   local ok, how, code = pipe:close()
   if not ok then
     return nil, ("the command ended with %s %d"):format(how == "exit" and "exit code" or how, code)
@@ -83,14 +92,17 @@ local function open_state(options, shards, progress)
   if not state then
     return nil, message, code
   end
-  local sink = { state = state, failure = nil } -- why nothing more can be written
-  function sink.apply(batch)
-    progress:clear()
-    if options.exec then
-      return run_command(options.exec, batch)
-    end
-    return print_batch(batch, sink)
-  end
+  local sink = { failure = nil } -- why nothing more can be written
+  sink.target = StateTarget.new {
+    state = state,
+    apply = function(batch)
+      progress:clear()
+      if options.exec then
+        return run_command(options.exec, batch)
+      end
+      return print_batch(batch, sink)
+    end,
+  }
   function sink.close()
     state:close()
   end
@@ -109,12 +121,12 @@ end
 
 -- ---- running ----
 
--- Applied and head over all shards; head is nil where one is not known.
+-- Applied and head over all shards; head is nil where one is not known, or says nothing because its history is not known to be the same.
 local function totals(status)
   local applied, head = 0, 0
   for _, shard in pairs(status) do
     applied = applied + shard.applied
-    head = head and shard.head and head + shard.head
+    head = head and shard.lag and head + shard.head
   end
   return applied, head
 end
@@ -151,29 +163,39 @@ local function run(follower, options, progress)
   progress:clear()
 end
 
+-- What is wrong with the shards, each with what to do, by shard. A log that is another one is the same trouble for all of them.
+local function troubles(status, shards, options)
+  local list = {}
+  for _, shard in ipairs(shards) do
+    local entry = status[shard]
+    local context = { db = options.db, state = options.state, log = options.dir, shard = shard, common = entry.common }
+    if entry.state == "foreign" and entry.verdict == "foreign" and not entry.error:find "^shard" then
+      local file = (options.db or options.state):gsub("%%", "%%%%")
+      return { advice(entry.error:gsub("^the target", file), entry.code, context) }
+    elseif entry.state == "ahead_of_source" then
+      local message = ("shard %d waits, ahead_of_source: %s"):format(shard, advice(entry.error, entry.code, context))
+      list[#list + 1] = options.once and message or nil
+    elseif entry.state ~= "live" and entry.state ~= "catching_up" then
+      list[#list + 1] = ("shard %d has stopped, %s: %s"):format(shard, entry.state, advice(entry.error, entry.code, context))
+    end
+  end
+  return list
+end
+
 -- Tells how far it has come: an exit code and a message.
-local function report(follower, sink)
+local function report(follower, sink, options)
   local status = follower:status()
-  local shards, batches, skipped, stopped = {}, 0, 0, {}
+  local shards, batches, skipped = {}, 0, 0
   for shard, entry in pairs(status) do
     shards[#shards + 1] = shard
     batches, skipped = batches + entry.batches_applied, skipped + entry.batches_skipped
   end
   table.sort(shards)
-  for _, shard in ipairs(shards) do
-    local entry = status[shard]
-    if entry.state ~= "live" and entry.state ~= "catching_up" then
-      stopped[#stopped + 1] = ("shard %d has stopped, %s: %s"):format(shard, entry.state, advice(entry.error, entry.code))
-    elseif entry.lag and entry.lag < 0 then
-      local warning = "tidemark: shard %d: applied up to %d, but the log's head is %d: it has lost records, or nobody has opened it for "
-        .. "writing since the machine went down\n"
-      io.stderr:write(warning:format(shard, entry.applied, entry.head))
-    end
-  end
   io.stderr:write(("%s; %s in this run, %s skipped\n"):format(
     progress_line(status), terminal.amount(batches, "batch", "batches"), terminal.thousands(skipped)))
-  if #stopped > 0 then
-    return 3, table.concat(stopped, "\ntidemark: ")
+  local wrong = troubles(status, shards, options)
+  if #wrong > 0 then
+    return 3, table.concat(wrong, "\ntidemark: ")
   end
   local ok, message, code = follower:run() -- it has ended: tells of a last checkpoint that failed
   if sink.failure then
@@ -183,13 +205,15 @@ local function report(follower, sink)
 end
 
 local function follow(source, sink, options, progress)
-  local follower, message, code = Follower.new {
-    state = sink.state,
+  local follower, message, code
+  local shards = source:shards()
+  follower, message, code = Follower.new {
+    target = sink.target,
     source = source,
-    apply = sink.apply,
-    shards = source:shards(),
+    shards = shards,
     log = function(text)
-      if not signals.poll() then -- what it breaks off is no failure
+      local is_foreign = follower:verdict(shards[1]) == "foreign" -- the end says so, with what to do
+      if not is_foreign and not signals.poll() then -- what a signal breaks off is no failure
         progress:clear()
         io.stderr:write("tidemark: ", text, "\n")
       end
@@ -201,7 +225,7 @@ local function follow(source, sink, options, progress)
   run(follower, options, progress)
   follower:stop()
   local exit_code
-  exit_code, message, code = report(follower, sink)
+  exit_code, message, code = report(follower, sink, options)
   follower:close()
   return exit_code, message, code
 end

@@ -9,7 +9,7 @@ exit codes:
    0  done, also after Ctrl-C or SIGTERM
    1  it failed; the message says why and what to do
    2  wrong usage
-   3  a shard has stopped: its state and the reason are told]]
+   3  a shard does not go on with this log; the message says why and what to do]]
 
 -- ---- arguments ----
 

@@ -1,10 +1,13 @@
 --- tidemark status: how far something has come, as a table with bars or as JSON.
 
 local ReplicationState = require "tidemark.replication_state"
+local StateTarget = require "tidemark.state_target"
 local Wal = require "tidemark.wal"
+local advice = require "tidemark.cli.advice"
 local core = require "tidemark.core"
 local signals = require "tidemark.cli.signals"
 local terminal = require "tidemark.cli.terminal"
+local verdict = require "tidemark.follower.verdict"
 
 local SQLITE_MAGIC = "SQLite format 3\0"
 
@@ -17,63 +20,115 @@ local function is_database(path)
   return magic == SQLITE_MAGIC
 end
 
--- Marks are {shard = seqno}. Each of these gives them, or nil, message, code.
+-- ---- what is compared: each function gives a handle that is to be closed, or nil, message, code ----
 
-local function marks_of_database(path)
+-- The database of a follower, which has the methods of a target.
+local function open_database(path)
   local found, FollowerDb = pcall(require, "tidemark.follower_db")
   if not found then
     return nil, path .. ": is a database: to look into it install the rock tidemark-sqlite, or libsqlite3-dev and run make"
   end
-  local db, message, code = FollowerDb.open(path, nil, { readonly = true })
-  if not db then
-    return nil, message, code
-  end
-  local marks = db:state():snapshot()
-  db:close()
-  return marks
+  return FollowerDb.open(path, nil, { readonly = true })
 end
 
--- The marks of an open state; it is closed.
-local function take_marks(state, message, code)
+-- A state file as a target that applies nothing.
+local function open_state(path)
+  local state, message, code = ReplicationState.open(path, nil, { readonly = true })
   if not state then
     return nil, message, code
   end
-  local marks = state:snapshot()
-  state:close()
-  return marks
+  local target = StateTarget.new { state = state, apply = error }
+  function target.close()
+    state:close()
+  end
+  return target
 end
 
+-- The heads of a log as {shard = seqno}, or nil, message, code.
 local function heads_of(directory)
   local heads, message, code = Wal.heads(directory)
-  return take_marks(heads, code == "NOT_FOUND" and directory .. ": there is no log" or message, code)
-end
-
--- `heads` are those of the log, or nil.
-local function marks_of(path, heads)
-  if not is_database(path) then
-    return take_marks(ReplicationState.open(path, nil, { readonly = true }))
+  if not heads then
+    return nil, code == "NOT_FOUND" and directory .. ": there is no log" or message, code
   end
-  local marks, message, code = marks_of_database(path)
-  if not marks then
-    return nil, message, code
-  end
-  for shard in pairs(heads or {}) do
-    marks[shard] = marks[shard] or 0 -- it has a row only for a shard of which it has something
-  end
-  if not next(marks) then
-    return nil, path .. ": no follower keeps its progress there, or it has applied nothing yet"
-  end
+  local marks = heads:snapshot()
+  heads:close()
   return marks
 end
 
--- Ascending rows {shard =, applied =, head =}; what is not known is nil.
-local function join(marks, heads)
+-- ---- verdicts ----
+
+-- What the target says its log is; a note that is not a follower's says nothing.
+local function log_id_of(target, shard)
+  local log_id, message, code = target:log_id(shard)
+  if not log_id and code and code ~= "CORRUPT" then
+    return nil, message, code
+  end
+  return log_id
+end
+
+-- The verdict that goes for all shards if the target follows another log: nil if it does not; or nil, message, code.
+local function find_foreign(source, target, marks)
+  local seen = source:log_id()
+  for shard in pairs(marks) do
+    local known, message, code = log_id_of(target, shard)
+    if code then
+      return nil, message, code
+    elseif known and seen and known ~= seen then
+      return { verdict = "foreign", code = "FOREIGN", message = verdict.describe_foreign(known, seen) }
+    end
+  end
+end
+
+-- The verdict over one shard, or nil, message, code.
+local function compare(source, target, shard, position)
+  local subscription, message, code = source:subscribe(shard, position)
+  if subscription then
+    subscription:close()
+  elseif code == "PRUNED" then
+    return { verdict = "behind_retention", code = code, message = message }
+  elseif code == "UNKNOWN_SHARD" then
+    return { verdict = "unknown" }
+  end
+  local result
+  result, message, code = verdict.at(source, target, shard, position)
+  if not result and code == "CORRUPT" and not target:log_id(shard) then
+    return { verdict = "unknown" } -- not a follower's state
+  end
+  return result, message, code
+end
+
+-- {[shard] = verdict}, or nil, message, code.
+local function find_verdicts(source, target, marks)
+  local foreign, message, code = find_foreign(source, target, marks)
+  if code then
+    return nil, message, code
+  end
+  local verdicts = {}
+  for shard, position in pairs(marks) do
+    verdicts[shard] = foreign
+    if not foreign then
+      verdicts[shard], message, code = compare(source, target, shard, position)
+    end
+    if not verdicts[shard] then
+      return nil, message, code
+    end
+  end
+  return verdicts
+end
+
+-- ---- rows ----
+
+-- Ascending rows {shard =, applied =, head =, verdict =}; what is not known is nil.
+local function join(marks, heads, verdicts)
   local seen, rows = {}, {}
   for _, set in ipairs { marks, heads } do
     for shard in pairs(set) do
       if not seen[shard] then
         seen[shard] = true
-        rows[#rows + 1] = { shard = shard, applied = marks[shard], head = heads[shard] }
+        local row = { shard = shard, applied = marks[shard], head = heads[shard], verdict = verdicts[shard] }
+        local goes_on = row.verdict and verdict.GOES_ON[row.verdict.verdict]
+        row.lag = goes_on and row.applied and row.head and row.head - row.applied or nil
+        rows[#rows + 1] = row
       end
     end
   end
@@ -83,42 +138,78 @@ local function join(marks, heads)
   return rows
 end
 
-local function read(options)
-  local marks, heads, message, code
-  local target_is_log = io.open(options.target .. "/.")
-  if target_is_log then
-    target_is_log:close()
-    if options.log then
-      return nil, options.target .. ": is a directory, and --log names another: give the follower's file and --log DIR"
+-- Rows of a target, compared with a source if there is one; or nil, message, code.
+local function compare_all(path, target, source)
+  local marks, heads, verdicts, message, code = target:state():snapshot(), {}, {}, nil, nil
+  for _, shard in ipairs(source and source:shards() or {}) do
+    heads[shard] = source:head(shard)
+    if is_database(path) then
+      marks[shard] = marks[shard] or 0 -- it has a row only for a shard of which it has something
     end
   end
-  local directory = target_is_log and options.target or options.log
-  if directory then
-    heads, message, code = heads_of(directory)
-    if not heads then
-      return nil, message, code
-    end
+  if not next(marks) then
+    return nil, path .. ": no follower keeps its progress there, or it has applied nothing yet"
   end
-  if not target_is_log then
-    marks, message, code = marks_of(options.target, heads)
-    if not marks then
-      return nil, message, code
-    end
+  if source then
+    verdicts, message, code = find_verdicts(source, target, marks)
   end
-  return join(marks or {}, heads or {})
+  if not verdicts then
+    return nil, message, code
+  end
+  return join(marks, heads, verdicts)
 end
+
+local function read_target(options)
+  local source, message, code
+  if options.log then
+    source, message, code = Wal.source(options.log)
+    if not source then
+      return nil, message, code
+    end
+  end
+  local target
+  target, message, code = (is_database(options.target) and open_database or open_state)(options.target)
+  local rows
+  if target then
+    rows, message, code = compare_all(options.target, target, source)
+    target:close()
+  end
+  if source then
+    source:close()
+  end
+  return rows, message, code
+end
+
+local function read(options)
+  local target_is_log = io.open(options.target .. "/.")
+  if not target_is_log then
+    return read_target(options)
+  end
+  target_is_log:close()
+  if options.log then
+    return nil, options.target .. ": is a directory, and --log names another: give the follower's file and --log DIR"
+  end
+  local heads, message, code = heads_of(options.target)
+  if not heads then
+    return nil, message, code
+  end
+  return join({}, heads, {})
+end
+
+-- ---- showing ----
 
 local function to_json(rows)
   local entries = {}
   for i, row in ipairs(rows) do
     local fields = {}
-    for _, name in ipairs { "applied", "head" } do
+    for _, name in ipairs { "applied", "head", "lag" } do
       if row[name] then
         fields[#fields + 1] = ('"%s":%d'):format(name, row[name])
       end
     end
-    if row.applied and row.head then
-      fields[#fields + 1] = ('"lag":%d'):format(row.head - row.applied)
+    if row.verdict then
+      fields[#fields + 1] = ('"verdict":"%s"'):format(row.verdict.verdict)
+      fields[#fields + 1] = row.verdict.common and ('"common":%d'):format(row.verdict.common) or nil
     end
     entries[i] = ('"%d":{%s}'):format(row.shard, table.concat(fields, ","))
   end
@@ -130,26 +221,50 @@ local function cell(number)
 end
 
 local function to_table(rows)
-  local has_applied, has_head = false, false
+  local has = {}
   for _, row in ipairs(rows) do
-    has_applied, has_head = has_applied or row.applied ~= nil, has_head or row.head ~= nil
+    has.applied, has.head = has.applied or row.applied ~= nil, has.head or row.head ~= nil
+    has.verdict = has.verdict or row.verdict ~= nil
   end
   local lines = {}
-  local function add(shard, applied, head, lag, bar)
-    local line = { shard }
-    line[#line + 1] = has_applied and applied or nil
-    line[#line + 1] = has_head and head or nil
-    line[#line + 1] = has_applied and has_head and lag or nil
-    line[#line + 1] = has_applied and has_head and bar or nil
+  local function add(cells)
+    local line = { cells.shard }
+    line[#line + 1] = has.applied and cells.applied or nil
+    line[#line + 1] = has.head and cells.head or nil
+    line[#line + 1] = has.verdict and cells.lag or nil
+    line[#line + 1] = has.verdict and cells.verdict or nil
+    line[#line + 1] = has.verdict and cells.bar or nil
     lines[#lines + 1] = line
   end
-  add("shard", "applied", "head", "lag", "applied of head")
+  add { shard = "shard", applied = "applied", head = "head", lag = "lag", verdict = "verdict", bar = "applied of head" }
   for _, row in ipairs(rows) do
-    local both = row.applied and row.head
-    add(("%d"):format(row.shard), cell(row.applied), cell(row.head), cell(both and row.head - row.applied),
-      both and terminal.bar(row.applied, row.head) or "")
+    add {
+      shard = ("%d"):format(row.shard),
+      applied = cell(row.applied),
+      head = cell(row.head),
+      lag = cell(row.lag),
+      verdict = row.verdict and row.verdict.verdict or "-",
+      bar = row.lag and terminal.bar(row.applied, row.head) or "",
+    }
   end
   return terminal.table(lines)
+end
+
+-- What is wrong, each with what to do: a message, or nil. Another log is the same trouble for all shards.
+local function troubles(rows, options)
+  local list = {}
+  for _, row in ipairs(rows) do
+    local found = row.verdict
+    if found and not verdict.GOES_ON[found.verdict] then
+      local of = is_database(options.target) and "db" or "state"
+      local context = { [of] = options.target, log = options.log, shard = row.shard, common = found.common }
+      if found.verdict == "foreign" then
+        return advice(found.message:gsub("^the target", (options.target:gsub("%%", "%%%%"))), found.code, context)
+      end
+      list[#list + 1] = advice(("shard %d: %s: %s"):format(row.shard, found.verdict, found.message), found.code, context)
+    end
+  end
+  return #list > 0 and table.concat(list, "\ntidemark: ") or nil
 end
 
 -- Shows it once: an exit code, message and code.
@@ -160,7 +275,11 @@ local function show(options)
   end
   local ok, unwritten = terminal.write(options.json and to_json(rows) or to_table(rows), "\n")
   signals.stopped = signals.stopped or not ok
-  return unwritten and 1 or 0, unwritten
+  if unwritten then
+    return 1, unwritten
+  end
+  local wrong = troubles(rows, options)
+  return wrong and 3 or 0, wrong
 end
 
 ---@param options table of the command line
@@ -171,7 +290,7 @@ return function(options)
   signals.take()
   local every = options.watch and (options.watch[1] or 1)
   local exit_code, message, code = show(options)
-  while every and exit_code == 0 and not signals.poll() do
+  while every and exit_code ~= 1 and not signals.poll() do
     local due = core.clock.now() + every
     while not signals.poll() and core.clock.now() < due do
       core.clock.sleep(math.min(math.max(due - core.clock.now(), 0), 0.1))
@@ -182,6 +301,9 @@ return function(options)
       end
       exit_code, message, code = show(options)
     end
+  end
+  if every and exit_code == 3 then -- it was shown, and a signal has ended the watching
+    return 0
   end
   return exit_code, message, code
 end
