@@ -522,12 +522,14 @@ describe("tidemark salvage", function()
 
   it("is what a command that meets damage advises, as it is to be typed", function()
     salvage.flip(log, 0, 7, -1)
-    for _, arguments in ipairs { { "verify", log }, { "follow", log, "--state", directory .. "/state", "--exec", "cat >/dev/null", "--once" } } do
+    local follow = { "follow", log, "--state", directory .. "/state", "--exec", "cat >/dev/null", "--once" }
+    for _, arguments in ipairs { { "verify", log }, follow } do
       local result = run(table.unpack(arguments))
       assert(result.code == 1 or result.code == 3, result.code)
       local advised = result.err:match "(tidemark salvage .-), where"
       assert(advised, result.err)
-      local typed = advised:gsub("^tidemark", command_line.shell()):gsub("NEWDIR", new):gsub("%[%-%-from LOG%]", "--from " .. base .. "/healthy")
+      local typed = advised:gsub("^tidemark", command_line.shell()):gsub("NEWDIR", new)
+      typed = typed:gsub("%[%-%-from LOG%]", "--from " .. base .. "/healthy")
       expect(0, command_line.run_shell(typed))
       check_same()
       assert(os.execute(("rm -r '%s' '%s/marks'*"):format(new, directory)))

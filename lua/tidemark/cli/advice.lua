@@ -31,9 +31,9 @@ local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
 end
 
--- For a damaged segment; its path begins the message.
+-- For a damaged segment; its path begins the message, but for the shard.
 local function advice_on_damage(message)
-  local directory = message:match "^(.-)/%d%d%d%d%d%-%d+%.wal: "
+  local directory = message:gsub("^shard %d+: ", ""):match "^(.-)/%d%d%d%d%d%-%d+%.wal: "
   return directory and ("nothing was changed. What is whole is saved by: tidemark salvage %s NEWDIR [--from LOG], where LOG is a copy or "
     .. "replica that has the rest"):format(quote(directory))
 end

@@ -134,7 +134,7 @@ end
 
 local SALVAGE_EXIT_CODES = [[
 exit codes:
-   0  nothing is missing: NEWDIR is the same log, with its id, seqnos and epochs
+   0  done, nothing is missing: NEWDIR is the same log, with its id, seqnos and epochs
    1  it failed and made nothing; the message says why and what to do
    2  wrong usage
    3  records are missing: NEWDIR is a new log with all that is whole; NEWDIR/salvaged says what became of each record]]
