@@ -134,6 +134,37 @@ describe("a salvage", function()
     end
   end)
 
+  describe("of one segment", function()
+    local path, places
+
+    before_each(function()
+      local wal = assert(Wal.open(log, { shards = { 0 }, epoch = 4, sync = false }))
+      for i = 1, 6 do
+        assert(wal:append(0, { ("record %d"):format(i) }))
+      end
+      assert(wal:close())
+      places = support.places(log, 0)
+      path = places[1].path
+    end)
+
+    it("saves a batch between a destroyed header and other bytes", function()
+      command_line.patch(path, places[2].offset, ("\xff"):rep(64))
+      command_line.patch(path, places[4].offset, ("\xff"):rep(places[4].size))
+      local report = assert(salvage.run(files, log, new))
+      assert.same({ { shard = 0, first = 2, last = 2 }, { shard = 0, first = 4, last = 4 } }, report.missing)
+      assert.same({ "record 1", "record 3", "record 5", "record 6" }, texts(support.records(new)[0]))
+    end)
+
+    it("takes a batch once that is there twice", function()
+      local data = command_line.read(path)
+      local third = data:sub(places[3].offset + 1, places[4].offset)
+      command_line.write(path, data:sub(1, places[4].offset) .. third .. third .. data:sub(places[4].offset + 1))
+      assert(assert(salvage.run(files, log, new)).complete)
+      assert.equal("record 3", texts(support.records(new)[0])[3])
+      assert.equal(6, #support.records(new)[0])
+    end)
+  end)
+
   -- ---- random damage ----
 
   it("saves each batch that no damage has touched, and no record that was not there", function()
@@ -251,6 +282,44 @@ describe("a salvage", function()
       assert.equal(before, support.fingerprint(log))
       assert(failed > 40, failed)
     end
+  end)
+
+  it("syncs each file that it makes and then the directory, before the new log has its name", function()
+    support.make(log)
+    local unsynced, paths, events = {}, {}, {}
+    local watching = with {
+      create = function(path)
+        local fd = assert(files.create(path))
+        paths[fd], unsynced[path] = path, true
+        return fd
+      end,
+      write = function(fd, bytes)
+        unsynced[paths[fd]] = true
+        return files.write(fd, bytes)
+      end,
+      sync = function(fd)
+        unsynced[paths[fd]] = nil
+        return files.sync(fd)
+      end,
+      sync_directory = function(path)
+        events[#events + 1] = "sync " .. path:sub(#directory + 2)
+        return files.sync_directory(path)
+      end,
+      rename = function(from, to)
+        events[#events + 1] = ("rename %s %s"):format(from:sub(#directory + 2), to:sub(#directory + 2))
+        assert.is_nil(next(unsynced))
+        return files.rename(from, to)
+      end,
+    }
+    assert(assert(salvage.run(watching, log, new)).complete)
+    -- first the segments, for the heads that are made after that say that they are there
+    assert.same({ "sync new.salvaging", "sync new.salvaging", "rename new.salvaging new", "sync " }, events)
+    remove(new)
+    support.flip(log, 0, 7, -1)
+    events = {}
+    assert(not assert(salvage.run(watching, log, new)).complete)
+    local wanted = { "rename new.salvaging/salvaged.new new.salvaging/salvaged", "sync new.salvaging", "rename new.salvaging new", "sync " }
+    assert.same(wanted, events)
   end)
 
   it("counts what the disk cannot read as damage", function()
