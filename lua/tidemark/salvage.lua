@@ -8,12 +8,11 @@
 local Batch = require "tidemark.batch"
 local ReplicationState = require "tidemark.replication_state"
 local Wal = require "tidemark.wal"
-local plan = require "tidemark.salvage_plan"
-local scan = require "tidemark.salvage_scan"
+local plan = require "tidemark.salvage.plan"
+local scan = require "tidemark.salvage.scan"
+local survey = require "tidemark.salvage.survey"
 
 local SEGMENT_BYTES = 67108864
-local NOTE = "<c4BBI2I4I4i8i8I4" -- of the heads
-local NOTE_MAGIC, NOTE_VERSION = "TMLG", 2
 local ASIDE = ".salvaging" -- after the name of the new log, while it is made
 
 local salvage = {}
@@ -41,189 +40,6 @@ local function must(result, message)
     fail("IO", "%s", message)
   end
   return result
-end
-
--- ---- reading a log ----
-
--- What the heads say: the marks and the identity of the log. Or nil, nil and why they cannot be used.
-local function read_heads(directory)
-  local heads, message, code = Wal.heads(directory)
-  if not heads and (code == "NOT_FOUND" or code == "CORRUPT") then
-    return nil, nil, code == "NOT_FOUND" and "there is no file heads" or "the file heads is damaged"
-  elseif not heads then
-    fail(code, "%s", message)
-  end
-  for _, shard in ipairs(heads:shards()) do
-    local note = heads:note(shard)
-    if note then
-      local version = note:sub(1, 4) == NOTE_MAGIC and note:byte(5) or #note == 12 and 1 or nil
-      if version and version ~= NOTE_VERSION then
-        fail("UNSUPPORTED", "%s/heads: shard %d: the note of the log has version %d, this tidemark reads version %d", directory, shard,
-          version, NOTE_VERSION)
-      elseif version and #note == NOTE:packsize() then
-        local _, _, router, _, log_id, _, epoch, own_epoch = NOTE:unpack(note)
-        if router ~= 0 then
-          fail("UNSUPPORTED", "%s/heads: shard %d: the log has a router of kind %d, this tidemark knows none", directory, shard, router)
-        elseif log_id ~= 0 and epoch > 0 and own_epoch >= 0 and own_epoch <= epoch then
-          local marks = heads:snapshot()
-          heads:close()
-          return marks, { log_id = log_id, epoch = epoch, own_epoch = own_epoch }
-        end
-      end
-      heads:close()
-      return nil, nil, "the file heads is damaged: its note is not that of a log"
-    end
-  end
-  heads:close()
-  return nil, nil, "the file heads names no log"
-end
-
-local SEGMENT_NAME = "^(%d%d%d%d%d)%-(" .. ("%d"):rep(20) .. ")%.wal$"
-
-local function list_segments(files, directory)
-  local names, message = files.list(directory)
-  if not names then
-    fail("IO", "%s: cannot list it: %s", directory, message)
-  end
-  table.sort(names)
-  local segments = {}
-  for _, name in ipairs(names) do
-    local shard, first = name:match(SEGMENT_NAME)
-    shard, first = tonumber(shard), tonumber(first)
-    if shard and shard <= 65535 and math.type(first) == "integer" and first > 0 then
-      local path = directory .. "/" .. name
-      segments[#segments + 1] = { path = path, shard = shard, first_seqno = first }
-    end
-  end
-  return segments
-end
-
--- The id of the log, as heads and the segments agree on it. What is no log of this version is refused here.
-local function find_log_id(files, survey, segments)
-  local id, where = survey.identity and survey.identity.log_id, survey.directory .. "/heads"
-  for _, segment in ipairs(segments) do
-    local header, size = scan.with_window(files, segment.path, function(window)
-      return scan.header(window, 0), window.size
-    end)
-    survey.bytes = survey.bytes + size
-    if header and header.unsupported then
-      fail("UNSUPPORTED", "%s: offset 0: %s", segment.path, header.unsupported)
-    elseif header and id and header.log_id ~= id then
-      fail("FOREIGN", "%s is of log %08x, but %s is of log %08x: take away the one that does not belong there", segment.path,
-        header.log_id, where, id)
-    elseif header and not id then
-      id, where = header.log_id, segment.path
-    end
-  end
-  return id
-end
-
--- Adds a whole batch to the runs of its shard.
-local function add_batch(survey, entry, path, header, offset)
-  local run = entry.runs[#entry.runs]
-  if run and run.path == path and run.next_offset == offset and run.epoch == header.epoch and run.last + 1 == header.first_seqno then
-    run.last, run.next_offset = header.last_seqno, offset + header.size
-  else
-    entry.runs[#entry.runs + 1] = {
-      path = path, offset = offset, next_offset = offset + header.size, epoch = header.epoch, prev_epoch = header.prev_epoch,
-      first = header.first_seqno, last = header.last_seqno,
-    }
-  end
-  survey.epochs[header.epoch] = true
-  survey.epochs[header.prev_epoch] = header.prev_epoch > 0 or nil
-end
-
--- Scans one segment, after the record `last` of `epoch`. Returns the last record that was found, and its epoch.
-local function scan_segment(files, survey, entry, segment, limit, last, epoch, progress)
-  return scan.with_window(files, segment.path, function(window)
-    local segment_scan = scan.new {
-      window = window, shard = segment.shard, log_id = survey.log_id, last = segment.first_seqno - 1, least_epoch = epoch or 0,
-      epoch = last == segment.first_seqno - 1 and epoch or nil, limit = limit,
-    }
-    local damage = segment_scan:run(function(header, offset)
-      add_batch(survey, entry, segment.path, header, offset)
-      progress("reading", survey.done + offset, survey.bytes)
-    end)
-    survey.done, survey.log_id = survey.done + window.size, segment_scan.log_id
-    table.move(damage, 1, #damage, #entry.damage + 1, entry.damage)
-    return segment_scan.last, segment_scan.epoch or epoch
-  end)
-end
-
--- Scans the segments of one shard.
-local function scan_shard(files, survey, shard, progress)
-  local entry = survey.shards[shard]
-  local last, epoch = 0, nil
-  for position, segment in ipairs(entry.segments) do
-    local after = entry.segments[position + 1]
-    local limit = after and after.first_seqno - 1 or math.maxinteger
-    last, epoch = scan_segment(files, survey, entry, segment, limit, last, epoch, progress)
-  end
-  for _, found in ipairs(entry.damage) do
-    if found.header then
-      survey.epochs[found.header.epoch] = true
-    end
-  end
-end
-
--- Reads a log whole: what there is, but nothing of its records.
-local function read_log(files, directory, progress)
-  local survey = { directory = directory, shards = {}, epochs = {}, bytes = 0, done = 0, fingerprints = {} }
-  survey.heads_fingerprint = files.fingerprint(directory .. "/heads")
-  survey.marks, survey.identity, survey.heads_why = read_heads(directory)
-  local segments = list_segments(files, directory)
-  for shard, head in pairs(survey.marks or {}) do
-    survey.shards[shard] = { segments = {}, runs = {}, damage = {}, head = head }
-  end
-  for _, segment in ipairs(segments) do
-    local entry = survey.shards[segment.shard] or { segments = {}, runs = {}, damage = {} }
-    survey.shards[segment.shard] = entry
-    entry.segments[#entry.segments + 1] = segment
-    survey.fingerprints[segment.path] = files.fingerprint(segment.path) or "gone"
-  end
-  if survey.identity then
-    survey.epochs[survey.identity.epoch] = true
-    survey.epochs[survey.identity.own_epoch] = survey.identity.own_epoch > 0 or nil
-  end
-  if not survey.marks and #segments == 0 then
-    fail("NOT_FOUND", "%s: there is no log in it: %s, and no segment", directory, survey.heads_why)
-  end
-  survey.log_id = find_log_id(files, survey, segments)
-  for shard in pairs(survey.shards) do
-    survey.ids = survey.ids or {}
-    survey.ids[#survey.ids + 1] = shard
-  end
-  table.sort(survey.ids)
-  for _, shard in ipairs(survey.ids) do
-    scan_shard(files, survey, shard, progress)
-  end
-  return survey
-end
-
--- Fails if the log has changed since it was read.
-local function check_unchanged(files, survey)
-  local heads = survey.marks and Wal.heads(survey.directory) -- opened again: those that are open need not be the ones on disk
-  local marks = heads and heads:snapshot()
-  local changed = (survey.marks ~= nil) ~= (marks ~= nil) or files.fingerprint(survey.directory .. "/heads") ~= survey.heads_fingerprint
-  for shard, mark in pairs(marks or {}) do
-    changed = changed or survey.marks[shard] ~= mark
-  end
-  if heads then
-    heads:close()
-  end
-  changed = changed and "heads"
-  local count = 0
-  for _, segment in ipairs(list_segments(files, survey.directory)) do
-    count = count + 1
-    changed = changed or survey.fingerprints[segment.path] ~= files.fingerprint(segment.path) and segment.path
-  end
-  for _ in pairs(survey.fingerprints) do
-    count = count - 1
-  end
-  if changed or count ~= 0 then
-    fail("LOCKED", "%s: has changed while it was read (%s), so a writer is at work: end it first", survey.directory,
-      changed or "its segments")
-  end
 end
 
 -- ---- deciding ----
@@ -386,7 +202,7 @@ end
 local function write_heads(directory, decided, target, epoch)
   local identity = target.identity
   local own_epoch = identity and identity.own_epoch or epoch
-  local note = NOTE:pack(NOTE_MAGIC, NOTE_VERSION, 0, 0, target.log_id, 0, epoch, own_epoch, 0)
+  local note = survey.encode_note { log_id = target.log_id, epoch = epoch, own_epoch = own_epoch }
   local heads = check_state(ReplicationState.open(directory .. "/heads", decided.ids))
   local marks = {}
   for _, shard in ipairs(decided.ids) do
@@ -539,7 +355,7 @@ local function make_log(files, target, decided, newdir, aside, progress)
   local write = #decided.missing == 0 and write_same or write_new
   local made = write(files, aside, decided, target, progress)
   must(files.sync_directory(aside))
-  check_unchanged(files, target)
+  survey.check_unchanged(files, target)
   progress("checking", 1, 1)
   local report = check_state(Wal.verify(aside))
   if report.records ~= decided.records then
@@ -553,14 +369,14 @@ end
 local function run(files, directory, newdir, options)
   local progress, others = options.progress or function() end, {}
   local place, aside, is_there = check_place(files, directory, newdir)
-  local target = read_log(files, directory, progress)
+  local target = survey.read(files, directory, progress)
   for i, other in ipairs(options.from or {}) do
-    others[i] = read_log(files, other, progress)
+    others[i] = survey.read(files, other, progress)
     if others[i].log_id and target.log_id and others[i].log_id ~= target.log_id then
       fail("FOREIGN", "%s is log %08x, but %s is log %08x: leave it out", other, others[i].log_id, directory, target.log_id)
     end
   end
-  check_unchanged(files, target)
+  survey.check_unchanged(files, target)
   local decided = make_plan(target, others)
   if not target.log_id or decided.records == 0 and #decided.missing > 0 then
     fail("LOST", "%s: nothing in it is whole, and no other log has its records", directory)
