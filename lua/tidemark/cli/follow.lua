@@ -31,16 +31,10 @@ local function open_db(path, shards)
     db:close()
     return nil, message, code
   end
-  local shard -- of the batch that is applied
-  local target = db:target(function(connection, record, seqno)
+  local target = db:target(function(connection, record, seqno, shard)
     local is_text = utf8.len(record) and not record:find("\0", 1, true) -- a TEXT with anything else breaks SQL functions
     return connection:exec(INSERT, shard, seqno, is_text and record or sqlite.blob(record))
   end)
-  local apply = target.apply
-  function target.apply(self, batch)
-    shard = batch.shard
-    return apply(self, batch)
-  end
   return {
     target = target,
     close = function()
