@@ -167,6 +167,52 @@ describe("a salvage", function()
 
   -- ---- random damage ----
 
+  -- All batches of a log, with their shards and bytes.
+  local function all_places(path)
+    local places = {}
+    for _, shard in ipairs(support.SHARDS) do
+      for _, place in ipairs(support.places(path, shard)) do
+        place.shard, place.bytes = shard, command_line.read(place.path):sub(place.offset + 1, place.offset + place.size)
+        places[#places + 1] = place
+      end
+    end
+    return places
+  end
+
+  -- Damages what is at some of these places.
+  local function damage(places)
+    for _ = 1, math.random(1, 6) do
+      local place = places[math.random(#places)]
+      local size = #(command_line.read(place.path) or "")
+      local kind, at = math.random(6), size > 0 and math.random(0, size - 1) or 0
+      if size == 0 then -- the segment is lost, or empty
+        kind = 0
+      end
+      if kind <= 3 and kind > 0 then
+        local byte = command_line.read(place.path):byte(at + 1)
+        command_line.patch(place.path, at, string.char(byte ~ (1 << math.random(0, 7))))
+      elseif kind == 4 then
+        command_line.patch(place.path, at, ("\0"):rep(math.min(math.random(200), size - at)))
+      elseif kind == 5 then
+        command_line.write(place.path, command_line.read(place.path):sub(1, at))
+      elseif kind == 6 and place.first > 4 then -- a first segment cannot be missed
+        os.remove(place.path)
+      end
+    end
+  end
+
+  -- {["shard:seqno"] = whether the batch of the record is as it was}
+  local function whole_records(places)
+    local whole = {}
+    for _, place in ipairs(places) do
+      local data = command_line.read(place.path) or ""
+      for seqno = place.first, place.last do
+        whole[place.shard .. ":" .. seqno] = data:sub(place.offset + 1, place.offset + place.size) == place.bytes
+      end
+    end
+    return whole
+  end
+
   it("saves each batch that no damage has touched, and no record that was not there", function()
     math.randomseed(SEED)
     support.make(directory .. "/whole")
@@ -176,39 +222,11 @@ describe("a salvage", function()
       local what = ("seed %d, round %d"):format(SEED, round)
       remove(log)
       support.copy(directory .. "/whole", log)
-      local places = {}
-      for _, shard in ipairs(support.SHARDS) do
-        for _, place in ipairs(support.places(log, shard)) do
-          place.shard, place.bytes = shard, command_line.read(place.path):sub(place.offset + 1, place.offset + place.size)
-          places[#places + 1] = place
-        end
-      end
-      for _ = 1, math.random(1, 6) do
-        local place = places[math.random(#places)]
-        local size = #(command_line.read(place.path) or "")
-        local kind, at = math.random(6), size > 0 and math.random(0, size - 1) or 0
-        if size == 0 then -- the segment is lost, or empty
-          kind = 0
-        end
-        if kind <= 3 and kind > 0 then
-          local byte = command_line.read(place.path):byte(at + 1)
-          command_line.patch(place.path, at, string.char(byte ~ (1 << math.random(0, 7))))
-        elseif kind == 4 then
-          command_line.patch(place.path, at, ("\0"):rep(math.min(math.random(200), size - at)))
-        elseif kind == 5 then
-          command_line.write(place.path, command_line.read(place.path):sub(1, at))
-        elseif kind == 6 and place.first > 4 then -- a first segment cannot be missed
-          os.remove(place.path)
-        end
-      end
-      local whole = {}
-      for _, place in ipairs(places) do
-        local data = command_line.read(place.path) or ""
-        for seqno = place.first, place.last do
-          local is_whole = data:sub(place.offset + 1, place.offset + place.size) == place.bytes
-          whole[place.shard .. ":" .. seqno] = is_whole
-          lost_any = lost_any + (is_whole and 0 or 1)
-        end
+      local places = all_places(log)
+      damage(places)
+      local whole = whole_records(places)
+      for _, is_whole in pairs(whole) do
+        lost_any = lost_any + (is_whole and 0 or 1)
       end
       local report, message = salvage.run(files, log, new)
       assert(report, ("%s: %s"):format(what, message))
@@ -240,6 +258,47 @@ describe("a salvage", function()
       remove(new)
     end
     assert(lost_any > 100 and filled_any > 20, "the damage was too small")
+  end)
+
+  it("takes from damaged copies each record that one of them has", function()
+    math.randomseed(SEED)
+    support.make(directory .. "/whole")
+    local was, completed = support.records(directory .. "/whole"), 0
+    for round = 1, 20 do
+      local what, whole = ("seed %d, round %d"):format(SEED, round), {}
+      local paths = { log, directory .. "/second", directory .. "/third" }
+      for _, path in ipairs(paths) do
+        remove(path)
+        support.copy(directory .. "/whole", path)
+        local places = all_places(path)
+        damage(places)
+        if path ~= log and math.random(3) == 1 then
+          os.remove(path .. "/heads")
+        end
+        for name, is_whole in pairs(whole_records(places)) do
+          whole[name] = whole[name] or is_whole
+        end
+      end
+      local report, message = salvage.run(files, log, new, { from = { paths[2], paths[3] } })
+      assert(report, ("%s: %s"):format(what, message))
+      local missing, count = {}, 0
+      for _, range in ipairs(report.missing) do
+        for seqno = range.first, range.last do
+          missing[range.shard .. ":" .. seqno] = true
+        end
+      end
+      for name, is_whole in pairs(whole) do
+        assert.equal(not is_whole, missing[name] or false, ("%s: record %s"):format(what, name))
+        count = count + (is_whole and 1 or 0)
+      end
+      assert.equal(count, report.records)
+      if report.complete then
+        completed = completed + 1
+        assert.same(was, support.records(new))
+      end
+      remove(new)
+    end
+    assert(completed > 0)
   end)
 
   -- ---- failing files ----

@@ -8,7 +8,7 @@ local terminal = require "tidemark.cli.terminal"
 local MOST_LINES = 20 -- of one kind on standard error
 local LOOK_EVERY = 100 -- batches between two looks at signals and the clock
 
--- ---- telling ----
+-- ---- the report ----
 
 local function warn(format, ...)
   io.stderr:write("tidemark: ", format:format(...), "\n")
@@ -28,7 +28,7 @@ local function range(entry)
   return ("shard %d: %d..%d"):format(entry.shard, entry.first, entry.last)
 end
 
-local function tell(report, directory, newdir)
+local function write_report(report, directory, newdir)
   if report.heads_why then
     warn("%s: %s, so nobody knows whether records at the end are missing", directory, report.heads_why)
   end
@@ -67,7 +67,6 @@ end
 ---@param options table of the command line
 ---@return integer exit_code
 ---@return string? message
----@return string? code
 return function(options)
   signals.take()
   local progress, calls = terminal.progress(), 0
@@ -86,10 +85,10 @@ return function(options)
     end,
   })
   progress:clear()
-  if not report then
-    return 1, message, code
+  if not report then -- its messages say themselves what to do
+    return 1, code and ("%s (%s)"):format(message, code) or message
   end
-  tell(report, options.dir, options.newdir)
+  write_report(report, options.dir, options.newdir)
   local _, unwritten = terminal.write(summary(report, options.newdir))
   return unwritten and 1 or report.complete and 0 or 3, unwritten
 end
