@@ -46,7 +46,7 @@ describe("tidemark append", function()
     assert_refused(run_with("three\n", "append", log, "--epoch", "1000"),
       ("epoch %s is not above the last one, %s"):format(Wal.epoch_text(1000), Wal.epoch_text(1000)), "FENCED")
     for _, wrong in ipairs { "0", "1.5", "x", "4611686018427387904" } do
-      command_line.expect(2, run_with("three\n", "append", log, "--epoch", wrong), "from 1 to 4611686018427387903")
+      command_line.expect(2, run("append", log, "--epoch", wrong), "from 1 to 4611686018427387903")
     end
     local most = "4611686018427387903"
     assert_done(run_with("three\n", "append", log, "--epoch", most))
@@ -108,7 +108,7 @@ describe("tidemark append", function()
 
   for _, wrong in ipairs { "x", "0", "0:", ":1", "65536:1", "0:99999999999999999999", "-1:0" } do
     it("refuses --accept-loss " .. wrong, function()
-      command_line.expect(2, run_with("a\n", "append", log, "--accept-loss=" .. wrong), "SHARD:SEQNO expected")
+      command_line.expect(2, run("append", log, "--accept-loss=" .. wrong), "SHARD:SEQNO expected")
       assert.equal("", command_line.list(directory))
     end)
   end

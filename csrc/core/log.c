@@ -55,6 +55,16 @@ void tidemark_log_close(struct tidemark_log *log) {
 
 /* ---- locking ---- */
 
+/* Reads whether the log is settled. If `lock` was removed or replaced, a writer that has locked the old one may still
+ * be there: then the file does not have its own inode number in it. */
+static int read_settled(struct tidemark_log *log, int fd, const struct stat *status, tidemark_error *error) {
+    unsigned char number[8];
+    int result = tidemark_io_read(log->io, fd, number, sizeof number, 0);
+    if (result < 0 && errno != ENODATA) return tidemark_io_fail(error, log->path, "/" LOCK_NAME, "cannot read it");
+    log->is_settled = result == 0 && tidemark_get64(number) == (uint64_t)status->st_ino;
+    return 0;
+}
+
 int tidemark_log_lock(struct tidemark_log *log, tidemark_error *error) {
     struct stat status;
     int result = 0, flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;
@@ -69,9 +79,23 @@ int tidemark_log_lock(struct tidemark_log *log, tidemark_error *error) {
         result = errno == EAGAIN || errno == EACCES
                      ? tidemark_fail(error, TIDEMARK_ELOCKED, "%s: another writer has this log open", log->path)
                      : tidemark_io_fail(error, log->path, "/" LOCK_NAME, "cannot lock it");
+    if (result == 0) result = read_settled(log, fd, &status, error);
     if (result == 0) log->lock = fd;
     else (void)log->io->close(fd);
     return result;
+}
+
+int tidemark_log_settle(struct tidemark_log *log, tidemark_error *error) {
+    unsigned char number[8];
+    struct stat status;
+    if (log->is_settled) return 0;
+    if (log->io->fstat(log->lock, &status) < 0)
+        return tidemark_io_fail(error, log->path, "/" LOCK_NAME, "cannot read its status");
+    tidemark_put64(number, (uint64_t)status.st_ino);
+    if (tidemark_io_write(log->io, log->lock, number, sizeof number, 0) < 0)
+        return tidemark_io_fail(error, log->path, "/" LOCK_NAME, "cannot write it");
+    log->is_settled = true;
+    return 0;
 }
 
 int tidemark_log_is_locked(const struct tidemark_log *log, tidemark_error *error) {
@@ -81,6 +105,12 @@ int tidemark_log_is_locked(const struct tidemark_log *log, tidemark_error *error
     if (log->io->fstatat(log->directory, LOCK_NAME, &there, AT_SYMLINK_NOFOLLOW) == 0)
         return ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
     return errno == ENOENT ? 0 : tidemark_io_fail(error, log->path, "/" LOCK_NAME, "cannot read its status");
+}
+
+bool tidemark_log_is_replaced(const struct tidemark_log *log) {
+    struct stat ours, there;
+    return log->io->fstatat(AT_FDCWD, log->place, &there, 0) == 0 && log->io->fstat(log->directory, &ours) == 0 &&
+           (ours.st_dev != there.st_dev || ours.st_ino != there.st_ino);
 }
 
 /* ---- identity ---- */

@@ -313,11 +313,13 @@ int tidemark_scan_next(struct tidemark_scan *scan, tidemark_batch *batch, tidema
 }
 
 /* Returns whether the header `batch`, found after the torn batch at the cursor, is evidence that the torn one had been
- * durable. */
+ * durable. A segment has one epoch: so the record before a later batch has that of the batch, and what was read of the
+ * segment shows it, although heads that were restored from an older copy do not know it. */
 static bool is_evidence(const struct tidemark_scan *scan, const tidemark_batch *batch) {
     const struct tidemark_cursor *cursor = &scan->cursor;
-    return (cursor->log_id == 0 || batch->log_id == cursor->log_id) && batch->shard == cursor->shard &&
-           batch->epoch >= scan->first_epoch && batch->epoch <= scan->last_epoch &&
+    bool is_epoch_here = cursor->offset > 0 ? batch->epoch == cursor->epoch : batch->epoch <= scan->last_epoch;
+    return (cursor->log_id == 0 || batch->log_id == cursor->log_id) && batch->shard == cursor->shard && is_epoch_here &&
+           batch->epoch >= scan->first_epoch && batch->prev_epoch == batch->epoch &&
            batch->durable_seqno > cursor->last_seqno;
 }
 

@@ -4,7 +4,9 @@
  * Invariants:
  *  - A head is advanced only after a successful fdatasync of the segment that holds its record, and only if heads and
  * lock are then still the ones on disk. A writer that opens later reads what was synced before, so two writers never
- * both acknowledge a seqno.
+ * both acknowledge a seqno. Where it finds a lock that is new it copies the newest segments, so what the earlier one
+ * still writes to a segment that it has open is not in the log; and that one looks again before it opens, cuts or
+ * removes anything by name.
  *  - A segment and its directory entry are synced before its first batch is written. It is synced and cut behind its
  * last batch before the next one is made.
  *  - After a failed write the segment is at once cut, durably, at the end of its last batch and closed: what the write
@@ -44,7 +46,7 @@ static void name_of(const struct tidemark_wal_shard *shard, char name[TIDEMARK_S
 /* ---- segments that are open ---- */
 
 /* Fails with EREPLACED, and poisons the writer, if another writer may have the log: somebody has removed or replaced
- * the heads or the lock. */
+ * the heads, the lock or the directory. */
 static int check_owner(struct tidemark_wal *wal, tidemark_error *error) {
     int current = tidemark_state_is_current(wal->heads, error);
     const char *name = "heads";
@@ -52,13 +54,14 @@ static int check_owner(struct tidemark_wal *wal, tidemark_error *error) {
         current = tidemark_log_is_locked(&wal->log, error);
         name = "lock";
     }
-    if (current == 1) return 0;
+    bool is_moved = current == 1 && tidemark_log_is_replaced(&wal->log);
+    if (current == 1 && !is_moved) return 0;
     wal->poisoned = true;
     if (current < 0) return current;
     return tidemark_fail(error, TIDEMARK_EREPLACED,
-                         "%s/%s: was removed or replaced while this writer was open, so another writer may have the "
+                         "%s%s%s: was removed or replaced while this writer was open, so another writer may have the "
                          "log: close it and open it again",
-                         wal->log.path, name);
+                         wal->log.path, is_moved ? "" : "/", is_moved ? "" : name);
 }
 
 static int sync_file(struct tidemark_wal *wal, struct tidemark_wal_file *file, tidemark_error *error) {
@@ -99,11 +102,13 @@ static int free_place(struct tidemark_wal *wal, struct tidemark_wal_file **place
     return 0;
 }
 
-/* Opens the segment of the shard, which must have one; `flags` may have O_CREAT. */
+/* Opens the segment of the shard, which must have one; `flags` may have O_CREAT. What has the name may be another
+ * writer's. */
 static int open_file(struct tidemark_wal *wal, struct tidemark_wal_shard *shard, int flags, tidemark_error *error) {
     char name[TIDEMARK_SEGMENT_NAME];
     struct tidemark_wal_file *file = NULL;
     int result = free_place(wal, &file, error);
+    if (result == 0) result = check_owner(wal, error);
     if (result < 0) return result;
     name_of(shard, name);
     int fd = wal->log.io->openat(wal->log.directory, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | flags, 0600);
@@ -137,6 +142,7 @@ static int close_segment(struct tidemark_wal *wal, struct tidemark_wal_shard *sh
     const struct tidemark_io *io = wal->log.io;
     name_of(shard, name);
     int result = shard->file == NULL ? open_file(wal, shard, 0, error) : sync_file(wal, shard->file, error);
+    if (result == 0) result = check_owner(wal, error);
     if (result < 0) return result;
     if (io->ftruncate(shard->file->fd, shard->offset) < 0) return fail_io(wal, name, "cannot cut it to size", error);
     if (durably && io->fdatasync(shard->file->fd) < 0) return poison(wal, name, error);
@@ -148,7 +154,8 @@ static int close_segment(struct tidemark_wal *wal, struct tidemark_wal_shard *sh
 }
 
 static int checkpoint_heads(struct tidemark_wal *wal, tidemark_error *error) {
-    int result = tidemark_state_checkpoint(wal->heads, NULL, 0, error);
+    int result = check_owner(wal, error);
+    if (result == 0) result = tidemark_state_checkpoint(wal->heads, NULL, 0, error);
     if (result == TIDEMARK_EIO || result == TIDEMARK_EPOISONED) wal->poisoned = true;
     return result;
 }
@@ -245,9 +252,17 @@ static int check_append(tidemark_wal *wal, uint32_t id, size_t count, int64_t si
     return 0;
 }
 
-/* Syncs the shard if the header of the next batch could not say how many records are not yet durable. */
+/* Syncs the shard if the header of the next batch could not say how many records are not yet durable. A head above the
+ * last record was advanced by another writer, who must have another lock: EREPLACED. */
 static int limit_undurable(struct tidemark_wal *wal, struct tidemark_wal_shard *shard, tidemark_error *error) {
     int64_t head = tidemark_state_applied_seqno(wal->heads, shard->id);
+    if (head > shard->last_seqno) {
+        int result = check_owner(wal, error);
+        wal->poisoned = true;
+        return result < 0 ? result
+                          : tidemark_fail(error, TIDEMARK_EREPLACED,
+                                          "%s: another writer has the log: close it and open it again", wal->log.path);
+    }
     if (shard->last_seqno - head <= UINT32_MAX || shard->file == NULL) return 0;
     return sync_file(wal, shard->file, error);
 }
@@ -321,6 +336,9 @@ void tidemark_wal_free(struct tidemark_wal *wal) {
         tidemark_free(wal->recovery);
         wal->recovery = next;
     }
+    /* a child that was forked since then has the descriptor too, and may live longer */
+    if (wal->log.lock >= 0 && wal->process == getpid())
+        (void)tidemark_io_lock(wal->log.io, wal->log.lock, F_UNLCK, 0, false);
     tidemark_log_close(&wal->log);
     tidemark_free(wal->shards);
     tidemark_free(wal->scratch);

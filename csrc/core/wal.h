@@ -23,6 +23,7 @@ struct tidemark_log {
     const struct tidemark_io *io;
     int directory;
     int lock;         /* the file `lock`, locked by this writer; -1: not locked */
+    bool is_settled;  /* no writer of an earlier lock can have a segment open that is here */
     char *path;       /* the directory's, as the caller gave it: for messages */
     char *place;      /* the same, absolute: a process may change its working directory */
     char *heads_path; /* PLACE/heads */
@@ -36,8 +37,15 @@ void tidemark_log_close(struct tidemark_log *log);
  * never replaced or removed. Does not wait. ELOCKED, EDENIED, EIO. */
 int tidemark_log_lock(struct tidemark_log *log, tidemark_error *error);
 
+/* Notes in the file `lock`, which is locked, that the log is settled. EIO. */
+int tidemark_log_settle(struct tidemark_log *log, tidemark_error *error);
+
 /* Returns 1 while the file `lock` in the directory is the one that is locked, else 0. EIO. */
 int tidemark_log_is_locked(const struct tidemark_log *log, tidemark_error *error);
+
+/* Returns whether another directory has the path of the log. Its files cannot show that: they still have their names in
+ * the old one, which may only have been moved. Where nothing has the path that one is still the log. */
+bool tidemark_log_is_replaced(const struct tidemark_log *log);
 
 /* What the note in `heads` says of the log: docs/formats.md, "The log". */
 struct tidemark_log_identity {

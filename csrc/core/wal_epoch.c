@@ -34,8 +34,8 @@ static int read_first(struct tidemark_cursor *cursor, int64_t first_seqno, tidem
 /* Finds the epoch in the `count` segments of the shard, of which one has a durable record. ENOT_FOUND if a segment was
  * removed meanwhile. */
 static int find_epoch(struct tidemark_cursor *cursor, const struct tidemark_segment *segments, size_t count,
-                      int64_t seqno, uint64_t *epoch, tidemark_error *error) {
-    tidemark_batch batch;
+                      int64_t head, int64_t seqno, uint64_t *epoch, tidemark_error *error) {
+    tidemark_batch batch, next;
     size_t position = 0;
     int64_t first = segments[0].first_seqno;
     if (seqno < first - 1)
@@ -46,11 +46,17 @@ static int find_epoch(struct tidemark_cursor *cursor, const struct tidemark_segm
     while (position < count && segments[position].first_seqno <= seqno) position++;
     int result = read_first(cursor, segments[position > 0 ? position - 1 : 0].first_seqno, &batch, error);
     if (result == 0) *epoch = position > 0 ? batch.epoch : batch.prev_epoch;
+    if (result < 0 || position == 0 || position == count || segments[position].first_seqno > head) return result;
+    /* where a segment between these two is gone, the one found does not hold the record */
+    result = read_first(cursor, segments[position].first_seqno, &next, error);
+    if (result == 0 && next.prev_epoch != batch.epoch)
+        return tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
+                                    "shard %" PRIu32 ": the segment before it is not here", cursor->shard);
     return result;
 }
 
 /* With a seqno above 0 and at or below the head. */
-static int read_epoch(const tidemark_wal_source *source, uint32_t shard, int64_t seqno, uint64_t *epoch,
+static int read_epoch(const tidemark_wal_source *source, uint32_t shard, int64_t head, int64_t seqno, uint64_t *epoch,
                       tidemark_error *error) {
     const struct tidemark_log *log = &source->log;
     struct tidemark_cursor cursor = {.io = log->io,
@@ -69,20 +75,16 @@ static int read_epoch(const tidemark_wal_source *source, uint32_t shard, int64_t
             result = tidemark_fail(error, TIDEMARK_ELOST,
                                    "%s: shard %" PRIu32 ": seqno %" PRId64 " is durable but there is no segment",
                                    log->path, shard, seqno);
-        else result = find_epoch(&cursor, segments, count, seqno, epoch, error);
+        else result = find_epoch(&cursor, segments, count, head, seqno, epoch, error);
         tidemark_free(segments);
     } while (result == TIDEMARK_ENOT_FOUND); /* it was pruned after it was listed */
     tidemark_cursor_close(&cursor);
     return result;
 }
 
-int tidemark_wal_source_epoch(tidemark_wal_source *source, uint32_t shard, int64_t seqno, uint64_t *epoch,
-                              tidemark_error *error) {
-    if (shard > TIDEMARK_SHARD_MAX)
-        return tidemark_fail(error, TIDEMARK_EINVAL, "shard id out of range: %" PRIu32, shard);
-    if (seqno < 0) return tidemark_fail(error, TIDEMARK_EINVAL, "seqno out of range: %" PRId64, seqno);
-    int result = tidemark_wal_source_look(source, tidemark_monotonic(), error);
-    if (result < 0) return result;
+/* The same for any seqno, by the heads that are open. */
+static int find_in_heads(const tidemark_wal_source *source, uint32_t shard, int64_t seqno, uint64_t *epoch,
+                         tidemark_error *error) {
     int64_t head = tidemark_state_applied_seqno(source->heads, shard);
     if (head < 0)
         return tidemark_fail(error, TIDEMARK_EUNKNOWN_SHARD, "%s: the log has no shard %" PRIu32, source->log.path,
@@ -92,5 +94,20 @@ int tidemark_wal_source_epoch(tidemark_wal_source *source, uint32_t shard, int64
                              "%s: shard %" PRIu32 ": seqno %" PRId64 " is above the head, %" PRId64, source->log.path,
                              shard, seqno, head);
     *epoch = 0;
-    return seqno == 0 ? 0 : read_epoch(source, shard, seqno, epoch, error);
+    return seqno == 0 ? 0 : read_epoch(source, shard, head, seqno, epoch, error);
+}
+
+int tidemark_wal_source_epoch(tidemark_wal_source *source, uint32_t shard, int64_t seqno, uint64_t *epoch,
+                              tidemark_error *error) {
+    if (shard > TIDEMARK_SHARD_MAX)
+        return tidemark_fail(error, TIDEMARK_EINVAL, "shard id out of range: %" PRIu32, shard);
+    if (seqno < 0) return tidemark_fail(error, TIDEMARK_EINVAL, "seqno out of range: %" PRId64, seqno);
+    for (;;) {
+        int result = tidemark_wal_source_look(source, tidemark_monotonic(), error);
+        if (result < 0) return result;
+        uint64_t turn = source->history_turn;
+        result = find_in_heads(source, shard, seqno, epoch, error);
+        /* segments of a writer that has replaced the heads say nothing about the old ones */
+        if (tidemark_wal_source_look_now(source, NULL) < 0 || source->history_turn == turn) return result;
+    }
 }

@@ -19,6 +19,7 @@
 #include "wal_writer.h"
 
 #define SEGMENT_BYTES 67108864
+#define PATH_MOST     56 /* bytes of the path in the message of a loss: its end */
 
 /* What is known while a log is opened. */
 struct opening {
@@ -66,7 +67,8 @@ static int check_shards_wanted(const struct opening *opening, tidemark_error *er
     return tidemark_fail(error, TIDEMARK_EINVAL, "%s: a new log needs at least one shard", log->path);
 }
 
-/* Opens the heads, making those of a new log. Where segments have no heads that can be read, wal->heads stays NULL. */
+/* Opens the heads, making those of a new log. Where there are no heads that can be read, although there are segments or
+ * a damaged file, wal->heads stays NULL. */
 static int open_heads(struct opening *opening, tidemark_error *error) {
     struct tidemark_wal *wal = opening->wal;
     struct stat status;
@@ -79,7 +81,8 @@ static int open_heads(struct opening *opening, tidemark_error *error) {
     if (result == 0) result = attach_heads(wal, opening->has_heads ? TIDEMARK_OPEN_EXISTING : 0, error);
     /* a writer names the log in its heads before it makes the first segment */
     bool is_nameless = result == 0 && wal->identity.log_id == 0;
-    if (opening->count == 0 || !(result == TIDEMARK_ECORRUPT || is_nameless)) return result;
+    bool has_shards = opening->count > 0 || opening->options->shard_count > 0;
+    if (!(result == TIDEMARK_ECORRUPT && has_shards) && !(is_nameless && opening->count > 0)) return result;
     tidemark_state_release(wal->heads);
     wal->heads = NULL;
     wal->identity = (struct tidemark_log_identity){0};
@@ -151,8 +154,9 @@ static bool is_accepted(const struct opening *opening, size_t position) {
 static int fail_lost(const struct opening *opening, size_t first, tidemark_error *error) {
     const struct tidemark_wal *wal = opening->wal;
     const struct tidemark_repair *repair = &opening->repairs[first];
-    char list[192] = "", why[160];
-    size_t length = 0, lost = 0, listed = 0;
+    char list[160] = "", why[160];
+    size_t length = 0, lost = 0, listed = 0, path_length = strlen(wal->log.path);
+    bool is_long = path_length > PATH_MOST; /* the message must have room for the numbers */
     for (size_t i = first; i < wal->shard_count; i++) {
         if (!opening->repairs[i].lost || is_accepted(opening, i)) continue;
         lost++;
@@ -171,9 +175,10 @@ static int fail_lost(const struct opening *opening, size_t first, tidemark_error
                        *repair->where != '\0' ? ": " : ", and there is no segment", repair->where);
     return tidemark_fail(
         error, TIDEMARK_ELOST,
-        "%s: %s. As it is, the log ends at%s%s (SHARD:SEQNO). Does a copy, a replica or a follower have "
+        "%s%s: %s. As it is, the log ends at%s%s (SHARD:SEQNO). Does a copy, a replica or a follower have "
         "the rest? Restore it. To go on without it, accept the loss",
-        wal->log.path, why, list, listed < lost ? " ..." : "");
+        is_long ? "..." : "", wal->log.path + (is_long ? path_length - PATH_MOST : 0), why, list,
+        listed < lost ? " ..." : "");
 }
 
 /* Removes what an earlier attempt has left of a state file in the directory of the log. */
@@ -211,6 +216,14 @@ static int make_aside(const struct tidemark_wal *wal, tidemark_error *error) {
     return result;
 }
 
+/* Returns whether two names are those of one file: an attempt with the same explicit epoch was cut off. */
+static bool is_same_file(const struct tidemark_log *log, const char *name, const char *other) {
+    struct stat first, second;
+    return log->io->fstatat(log->directory, name, &first, AT_SYMLINK_NOFOLLOW) == 0 &&
+           log->io->fstatat(log->directory, other, &second, AT_SYMLINK_NOFOLLOW) == 0 &&
+           first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
 /* Puts heads in place that have lower marks than the old ones, which are kept. At any moment the old heads or the new
  * ones are there, whole: a reader that finds the new ones begins again. */
 static int replace_heads(struct opening *opening, tidemark_error *error) {
@@ -222,7 +235,8 @@ static int replace_heads(struct opening *opening, tidemark_error *error) {
     tidemark_state_release(wal->heads);
     wal->heads = NULL;
     if (result < 0) return result;
-    if (opening->has_heads && io->linkat(directory, "heads", directory, kept, 0) < 0)
+    if (opening->has_heads && io->linkat(directory, "heads", directory, kept, 0) < 0 &&
+        !(errno == EEXIST && is_same_file(&wal->log, "heads", kept)))
         return tidemark_io_fail(error, wal->log.path, "/heads", "cannot keep the old ones");
     result = make_aside(wal, error);
     if (result < 0) return result;

@@ -287,6 +287,15 @@ static int confirm(struct tidemark_wal_reader *reader, tidemark_error *error) {
     return result;
 }
 
+/* What was found wrong, with the message in `error`, may be so because a writer has replaced the heads and goes on
+ * without what they knew: then EREPLACED, else `code`. */
+static int judge_damage(struct tidemark_wal_reader *reader, int code, tidemark_error *error) {
+    tidemark_error why;
+    if (reader->source->heads == NULL || tidemark_wal_source_look_now(reader->source, NULL) < 0) return code;
+    int result = settle(reader, &why);
+    return result < 0 ? tidemark_fail(error, result, "%s", why.message) : code;
+}
+
 int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidemark_batch *batch,
                              tidemark_error *error) {
     tidemark_wal_source *source = reader->source;
@@ -302,7 +311,7 @@ int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidema
             if (result == 0) *batch = reader->batch;
             return result;
         }
-        if (result < 0) return result;
+        if (result < 0) return judge_damage(reader, result, error);
         if (source->heads == NULL)
             return tidemark_fail(error, TIDEMARK_EEND, "%s: shard %" PRIu32 ": the archive ends at seqno %" PRId64,
                                  cursor->path, cursor->shard, reader->archive_head);

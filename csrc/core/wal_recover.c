@@ -73,7 +73,8 @@ static int read_shard(struct tidemark_wal *wal, struct tidemark_wal_shard *shard
     struct tidemark_cursor *cursor = &scan->cursor;
     int64_t head = wal->heads != NULL ? tidemark_state_applied_seqno(wal->heads, shard->id) : 0;
     *repair = (struct tidemark_repair){.head = head > 0 ? head : 0};
-    repair->lost = count == 0 && repair->head > 0;
+    /* without heads nobody knows how many records there were, not even whether a shard without segments had some */
+    repair->lost = wal->heads == NULL || (count == 0 && repair->head > 0);
     if (count == 0) return 0;
     cursor->shard = shard->id;
     cursor->epoch = 0;
@@ -81,7 +82,6 @@ static int read_shard(struct tidemark_wal *wal, struct tidemark_wal_shard *shard
     tidemark_log_set_evidence(scan, wal->heads != NULL ? &wal->identity : NULL);
     int result = read_newest(scan, segments, count, repair, error);
     if (result < 0) return result;
-    if (wal->heads == NULL) note_loss(repair, cursor); /* nobody knows how many there were */
     shard->last_seqno = cursor->last_seqno;
     shard->epoch = cursor->epoch;
     wal->identity.log_id = cursor->log_id;
@@ -121,23 +121,47 @@ static int copy(const struct tidemark_io *io, int source, off_t from, off_t to, 
     return 0;
 }
 
-/* Keeps what comes after the last whole batch of `fd` in a file of its own, durably. */
+/* Keeps what comes after the last whole batch of `fd` in a file of its own, durably. An opening with the same explicit
+ * epoch that was cut off here may have left a part of it: that one has cut nothing. */
 static int keep_tail(struct tidemark_wal *wal, const struct tidemark_repair *repair, int fd, tidemark_error *error) {
     char name[TIDEMARK_CUT_NAME], path[TIDEMARK_CUT_NAME + 1];
     const struct tidemark_io *io = wal->log.io;
     const char *failed = NULL;
     tidemark_cut_name(repair->segment, repair->tail.end, wal->identity.epoch, name);
     (void)snprintf(path, sizeof path, "/%s", name);
+    (void)io->unlinkat(wal->log.directory, name, 0);
     int kept = io->openat(wal->log.directory, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (kept < 0) failed = "cannot make it";
     else if (copy(io, fd, repair->tail.end, repair->size, kept, 0) < 0) failed = "cannot copy the torn tail";
     else if (io->fsync(kept) < 0 || io->fsync(wal->log.directory) < 0) failed = "sync failed";
     int reason = errno;
     if (kept >= 0) (void)io->close(kept);
+    if (kept >= 0 && failed != NULL) (void)io->unlinkat(wal->log.directory, name, 0); /* the next attempt has room */
     errno = reason;
     if (failed != NULL) return tidemark_io_fail(error, wal->log.path, path, failed);
     return tidemark_wal_tell(wal, error, "shard %" PRIu32 ": kept the %lld bytes of a torn tail as %s/%s",
                              repair->segment.shard, (long long)(repair->size - repair->tail.end), wal->log.path, name);
+}
+
+/* Puts a copy of the whole batches of `fd` in its place. A writer of a lock that was removed may have the old file
+ * open: what it still writes there must not be in the log. */
+static int replace_file(struct tidemark_wal *wal, const struct tidemark_repair *repair, int fd, const char *name,
+                        tidemark_error *error) {
+    static const char aside[] = "segment.aside";
+    const struct tidemark_io *io = wal->log.io;
+    const char *failed = NULL;
+    (void)io->unlinkat(wal->log.directory, aside, 0);
+    int made = io->openat(wal->log.directory, aside, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (made < 0) failed = "cannot make it";
+    else if (copy(io, fd, 0, repair->tail.end, made, 0) < 0) failed = "cannot copy a segment into it";
+    else if (io->fsync(made) < 0) failed = "sync failed";
+    else if (io->renameat(wal->log.directory, aside, wal->log.directory, name) < 0) failed = "cannot rename it";
+    int reason = errno;
+    if (made >= 0) (void)io->close(made);
+    if (failed == NULL) return 0;
+    (void)io->unlinkat(wal->log.directory, aside, 0);
+    errno = reason;
+    return tidemark_io_fail(error, wal->log.path, "/segment.aside", failed);
 }
 
 /* Writes again, cuts, syncs and, if it is empty, removes the segment that is open as `fd`. */
@@ -148,10 +172,11 @@ static int repair_file(struct tidemark_wal *wal, const struct tidemark_repair *r
     const char *failed = NULL;
     int result = tail->torn ? keep_tail(wal, repair, fd, error) : 0;
     if (result < 0) return result;
+    tidemark_segment_name(repair->segment, name);
+    if (!wal->log.is_settled && tail->end > 0) return replace_file(wal, repair, fd, name, error);
     if (copy(io, fd, tail->above_head, tail->end, fd, tail->above_head) < 0) failed = "cannot write it again";
     else if (repair->size > tail->end && io->ftruncate(fd, tail->end) < 0) failed = "cannot cut it to size";
     else if (io->fsync(fd) < 0) failed = "sync failed";
-    tidemark_segment_name(repair->segment, name);
     if (failed == NULL && tail->end == 0 && io->unlinkat(wal->log.directory, name, 0) < 0)
         failed = "cannot remove it, although it is empty";
     if (failed == NULL) return 0;
@@ -163,7 +188,7 @@ static int repair_shard(struct tidemark_wal *wal, const struct tidemark_repair *
     const struct tidemark_tail *tail = &repair->tail;
     bool rewritten = tail->above_head<tail->end, cut = repair->size> tail->end;
     int result = 0;
-    if (repair->segment.first_seqno == 0 || (tail->end > 0 && !cut && !rewritten)) return 0;
+    if (repair->segment.first_seqno == 0 || (tail->end > 0 && !cut && !rewritten && wal->log.is_settled)) return 0;
     tidemark_segment_name(repair->segment, name);
     if (tail->torn)
         result = tidemark_wal_tell(wal, error, "shard %" PRIu32 ": cut a torn batch: %s/%s: offset %lld",
@@ -187,5 +212,6 @@ int tidemark_wal_repair_shards(struct tidemark_wal *wal, const struct tidemark_r
     for (size_t i = 0; result == 0 && i < wal->shard_count; i++) result = repair_shard(wal, &repairs[i], error);
     if (result == 0 && wal->log.io->fsync(wal->log.directory) < 0)
         result = tidemark_io_fail(error, wal->log.path, "", "cannot sync it");
+    if (result == 0) result = tidemark_log_settle(&wal->log, error);
     return result;
 }

@@ -145,20 +145,12 @@ static int open_again(tidemark_wal_source *source, tidemark_error *error) {
     return code;
 }
 
-/* Whether another directory has the path of the log. The heads cannot tell: they still have their name in the old one,
- * which may only have been moved. Where nothing has the path that one is still the log. */
-static bool is_directory_replaced(const struct tidemark_log *log) {
-    struct stat ours, there;
-    int found = log->io->fstatat(AT_FDCWD, log->place, &there, 0);
-    return found == 0 && !tidemark_is_same_file(log->io->fstat(log->directory, &ours), &ours, found, &there);
-}
-
 /* After a restart of the machine, and when its files are replaced, the heads that are open no longer move. */
 static int look(tidemark_wal_source *source, tidemark_error *error) {
     struct tidemark_log_identity identity;
     int current = tidemark_state_is_current(source->heads, error);
     if (current < 0) return current;
-    if (current == 0 || is_directory_replaced(&source->log)) return open_again(source, error);
+    if (current == 0 || tidemark_log_is_replaced(&source->log)) return open_again(source, error);
     if (source->log_id != 0) return 0;
     int code = tidemark_log_read_identity(&source->log, source->heads, &identity, error);
     if (code == 0) source->log_id = identity.log_id;

@@ -147,6 +147,7 @@ static int remove_segments(const struct tidemark_log *log, const struct tidemark
 int tidemark_wal_prune_io(const struct tidemark_io *io, const char *directory, uint32_t shard, int64_t upto,
                           tidemark_error *error) {
     struct tidemark_log log;
+    struct tidemark_log_identity identity;
     struct tidemark_segment *segments;
     tidemark_state *heads = NULL;
     size_t count;
@@ -156,6 +157,7 @@ int tidemark_wal_prune_io(const struct tidemark_io *io, const char *directory, u
     int result = tidemark_log_open(io, directory, &log, error);
     if (result < 0) return result;
     result = tidemark_state_open_io(io, log.heads_path, NULL, 0, TIDEMARK_OPEN_READONLY, &heads, error);
+    if (result == 0) result = tidemark_log_read_identity(&log, heads, &identity, error);
     if (result == 0) {
         int64_t head = tidemark_state_applied_seqno(heads, shard);
         if (head < 0)

@@ -384,9 +384,9 @@ TIDEMARK_API int tidemark_wal_open(const char *directory, const tidemark_wal_opt
 
 /* Writes one batch of `count` records, at least 1, and makes it durable unless options.unsynced. Gives the seqnos of
  * its first and last record; either pointer may be NULL. EINVAL, EUNKNOWN_SHARD, ENOMEM, EPOISONED, EFORKED, EIO.
- * EREPLACED if heads or lock are no longer the ones on disk, so that another writer may have the log. After EREPLACED,
- * and after an EIO that poisons the writer (a sync failed, or a failed write could not be cut off), the records may be
- * there after the next opening or not; after any other error they are not there. */
+ * EREPLACED if heads, lock or directory are no longer the ones on disk, so that another writer may have the log. After
+ * EREPLACED, and after an EIO that poisons the writer (a sync failed, or a failed write could not be cut off), the
+ * records may be there after the next opening or not; after any other error they are not there. */
 TIDEMARK_API int tidemark_wal_append(tidemark_wal *wal, uint32_t shard, const tidemark_record *records, size_t count,
                                      int64_t *first_seqno, int64_t *last_seqno, tidemark_error *error);
 
@@ -399,11 +399,11 @@ TIDEMARK_API int tidemark_wal_append_origin(tidemark_wal *wal, uint32_t shard, c
 TIDEMARK_API int tidemark_wal_sync(tidemark_wal *wal, tidemark_error *error);
 
 /* Syncs, cuts the segments to size, checkpoints the heads and frees the writer, also where one of these fails:
- * EPOISONED, EIO. What was durable before the call stays so in any case. */
+ * EPOISONED, EREPLACED, EIO. What was durable before the call stays so in any case. */
 TIDEMARK_API int tidemark_wal_close(tidemark_wal *wal, tidemark_error *error);
 
-/* The heads: per shard the last durable seqno. The writer's; never advance it. Who retains it keeps other writers out
- * for as long, also after tidemark_wal_close. */
+/* The heads: per shard the last durable seqno. The writer's; never advance it. The caller may retain it; that keeps no
+ * other writer out after tidemark_wal_close. */
 TIDEMARK_API tidemark_state *tidemark_wal_heads(const tidemark_wal *wal);
 
 TIDEMARK_API uint64_t tidemark_wal_epoch(const tidemark_wal *wal);
@@ -415,7 +415,7 @@ TIDEMARK_API const char *tidemark_wal_recovery(const tidemark_wal *wal, size_t p
 
 /* Removes the segments of `shard` whose records are all <= `upto`, oldest first, but never one that holds the head, and
  * the tails that recovery cut from them. Returns how many segments were removed. Needs no writer. EINVAL, ENOT_FOUND,
- * EUNKNOWN_SHARD, EIO. */
+ * EUNKNOWN_SHARD, EUNSUPPORTED, ECORRUPT, EIO. */
 TIDEMARK_API int tidemark_wal_prune(const char *directory, uint32_t shard, int64_t upto, tidemark_error *error);
 
 typedef struct tidemark_wal_report {

@@ -83,12 +83,24 @@ local function read_into(child, pipe, field, ended)
   end)
 end
 
+local sigpipe -- a handle, kept for good
+
+-- A child may end before it has read its input. Then the write to it fails, and must not end the specs.
+local function survive_sigpipe(uv)
+  if not sigpipe then
+    sigpipe = uv.new_signal()
+    sigpipe:start("sigpipe", function() end)
+    sigpipe:unref()
+  end
+end
+
 --- Starts a command, a list of words, and returns at once. Needs luv.
 ---@param words string[]
 ---@param errors? boolean keep its standard error in `child.errors`; otherwise it is that of this process
 ---@return Child child with .pid
 function sandbox.spawn(words, errors)
   local uv = require "luv"
+  survive_sigpipe(uv)
   local child = setmetatable({ uv = uv, input = uv.new_pipe(false), output = uv.new_pipe(false) }, Child)
   local error_pipe = errors and uv.new_pipe(false)
   local function on_exit(code, signal)

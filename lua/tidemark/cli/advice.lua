@@ -31,6 +31,13 @@ local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
 end
 
+-- For a damaged segment; its path begins the message, but for the shard.
+local function advice_on_damage(message)
+  local directory = message:gsub("^shard %d+: ", ""):match "^(.-)/%d%d%d%d%d%-%d+%.wal: "
+  return directory and ("nothing was changed. What is whole is saved by: tidemark salvage %s NEWDIR [--from LOG], where LOG is a copy or "
+    .. "replica that has the rest"):format(quote(directory))
+end
+
 -- The interpreter that runs this.
 local function interpreter()
   local at = 0
@@ -76,7 +83,7 @@ return function(message, code, context)
   if code then
     message = ("%s (%s)"):format(message, code)
   end
-  local todo = code == "LOST" and advice_on_loss(message) or ADVICE[code]
+  local todo = code == "LOST" and advice_on_loss(message) or code == "CORRUPT" and advice_on_damage(message) or ADVICE[code]
   if code == "DIVERGED" and context then
     todo = advice_on_divergence(context)
   end
