@@ -216,7 +216,7 @@ end
 
 -- ---- the class ----
 
--- sqlite.open, for the caller of FollowerDb.open to be told of a wrong argument as one of that.
+-- sqlite.open. A wrong argument raises as one of FollowerDb.open, at its caller.
 local function open_database(path, opts)
   local returned, database, message, code = pcall(sqlite.open, path, opts)
   if returned then

@@ -176,7 +176,7 @@ local function troubles(status, shards, options)
   return list
 end
 
--- Tells how far it has come: an exit code and a message.
+-- Writes how far it has come: an exit code and a message.
 local function report(follower, sink, options)
   local status = follower:status()
   local shards, batches, skipped = {}, 0, 0
@@ -191,7 +191,7 @@ local function report(follower, sink, options)
   if #wrong > 0 then
     return 3, table.concat(wrong, "\ntidemark: ")
   end
-  local ok, message, code = follower:run() -- it has ended: tells of a last checkpoint that failed
+  local ok, message, code = follower:run() -- it has ended: gives the failure of the last checkpoint, if it failed
   if sink.failure then
     return 1, sink.failure
   end

@@ -107,15 +107,18 @@ local function add_follow(parser)
       :argname "CMD",
     command:flag("--print", "Write the records to standard output, one a line.")
   )
-  command:flag("--once", "End when all that the log holds is applied.")
+  command:flag("--once", "End when all that the log holds is applied; with 3 if a shard cannot go on with this log.")
   command:epilog(EXIT_CODES)
 end
 
 local function add_status(parser)
   local command = parser:command("status", "Show how far a log, a state file or a database has come.")
   command:argument("target", "The directory of a log, a state file, or a database of follow --db."):convert(state_path)
-  command:option("--log", "Compare with the heads of this log."):convert(path):argname "DIR"
-  command:flag("--json", "One JSON object on one line: shard to applied, head and lag.")
+  command
+    :option("--log", "Compare with this log: its heads, and whether its history is the one that was followed.")
+    :convert(path)
+    :argname "DIR"
+  command:flag("--json", "One JSON object on one line: shard to applied, head, lag and verdict.")
   command:option("--watch", "Show it again every SECONDS (default: 1), until Ctrl-C."):convert(seconds):argname("SECONDS"):args "?"
   command:epilog(EXIT_CODES)
 end
