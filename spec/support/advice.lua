@@ -1,6 +1,7 @@
 --- What specs of advice need: messages that must be there, words that are taken out of them, disks that fail, processes that fork.
 
 local assert = require "luassert"
+local command_line = require "spec.support.command_line"
 local sandbox = require "spec.support.sandbox"
 
 local advice = {}
@@ -31,6 +32,37 @@ end
 function advice.refused(code, result, message, found)
   assert.same({ nil, code }, { result, found }, message)
   return message
+end
+
+-- ---- the command line ----
+
+--- Makes the pauses between a follower's attempts, 25 s altogether, a hundred times shorter.
+advice.FAST_CLOCK = [[
+  local clock = require("tidemark.core").clock
+  local now, sleep = clock.now, clock.sleep
+  clock.now = function() return now() * 100 end
+  clock.sleep = function(seconds) sleep(seconds / 100) end
+]]
+
+--- Types the command that standard error has at the capture of the pattern: what came of it.
+---@param result { err: string }
+---@param pattern string
+---@param ... string more words at its end
+---@return { code: integer|string, out: string, err: string }
+function advice.type(result, pattern, ...)
+  local command = table.concat({ advice.taken(result.err, pattern), ... }, " ")
+  return command_line.run_shell(command)
+end
+
+--- The options that standard error tells to add: an array of words.
+---@param result { err: string }
+---@return string[]
+function advice.options(result)
+  local words = {}
+  for word in advice.taken(result.err, "with tidemark append add (%-%-[^,\n]+)"):gmatch "[^ ]+" do
+    words[#words + 1] = word
+  end
+  return words
 end
 
 -- ---- what is written in C ----
