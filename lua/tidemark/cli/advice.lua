@@ -85,15 +85,13 @@ function ADVICE.CORRUPT(message, context)
   local part = part_of_log(message, context)
   if part == "heads" then
     return "nothing was changed: " .. opening(context)
-  elseif part == "segment" and (context.command == "append" or context.command == "verify") then
+  elseif not part and file_of(context) then
+    return ("nothing was changed. If it is the right file, %s%s"):format(replacement(context), another_file(context))
+  elseif context.command == "append" or context.command == "verify" then
     return ("nothing was changed. End the log's writer, then restore this file, and any that is missing, from a copy of %s"):format(
       typed.quote(context.log))
-  elseif part == "segment" then
-    return ("nothing was changed: type %s verify %s, which says what to do"):format(typed.program(), typed.quote(context.log))
-  elseif file_of(context) then
-    return ("nothing was changed. If it is the right file, %s%s"):format(replacement(context), another_file(context))
   end
-  return "nothing was changed. If it is the right file, restore a copy of it"
+  return ("nothing was changed: type %s verify %s, which says what to do"):format(typed.program(), typed.quote(context.log))
 end
 
 ADVICE.NOTADB = ADVICE.CORRUPT
@@ -165,9 +163,6 @@ local function going_back(context, seqno)
 end
 
 function ADVICE.DIVERGED(_, context)
-  if not context.shard then
-    return "find out which history is right, and begin again from a copy of that one"
-  end
   local _, option = file_of(context)
   return ("find out which history is right; if it is the file's, follow the log that has it. If it is this log's, %s; or begin with "
     .. "record 1 in another file, %s FILE"):format(going_back(context, context.common or 0), option)
