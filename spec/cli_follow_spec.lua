@@ -227,16 +227,18 @@ describe("tidemark follow", function()
 
   it("judges a command that ends without reading by its exit code alone", function()
     local wal = assert(Wal.open(log, { shards = { 0 } }))
-    for _ = 1, 40 do
+    -- a pipe holds 65,536 bytes: with a buffer the last ones would be written as the pipe is closed, when nobody reads any more
+    for _ = 1, 5 do
+      assert(wal:append(0, { ("x"):rep(65635) }))
       assert(wal:append(0, { ("x"):rep(100000), ("y"):rep(1000) }))
     end
     assert(wal:append(0, { "small" }))
     assert(wal:close())
     local result = run("follow", log, "--state", state, "--exec", "exec <&-; exit 0", "--once")
-    expect(0, result, "81 of 81 applied, lag 0; 41 batches")
+    expect(0, result, "16 of 16 applied, lag 0; 11 batches")
     assert.is_nil(result.err:find("trying again", 1, true))
     wal = assert(Wal.open(log, { shards = { 0 } }))
-    assert(wal:append(0, { ("x"):rep(1000000) }))
+    assert(wal:append(0, { ("x"):rep(65635) }))
     assert(wal:close())
     local words = command_line.words(FAST_CLOCK, "follow", log, "--state", state, "--exec", "exec <&-; exit 7", "--once")
     result = command_line.run_words(words)

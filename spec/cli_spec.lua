@@ -11,6 +11,7 @@ local COMMANDS = {
     "TIDEMARK_LAST_SEQNO" },
   status = { "--log DIR", "--json", "--watch [SECONDS]", "<target>" },
   verify = { "<dir>" },
+  salvage = { "--from LOG", "<dir>", "<newdir>", "NEWDIR/salvaged" },
   inspect = { "<file>" },
 }
 
@@ -67,6 +68,9 @@ describe("the command line", function()
     { "status", "s.live" },
     { "verify", "a", "b" },
     { "inspect", "" },
+    { "salvage", "a" },
+    { "salvage", "a", "" },
+    { "salvage", "a", "b", "--from" },
   } do
     it("ends with 2 and the usage for the arguments '" .. table.concat(arguments, " ") .. "'", function()
       local result = run(table.unpack(arguments))

@@ -263,6 +263,9 @@ for _, kind in ipairs { "state", has_sqlite and "db" or nil } do
       assert.same({ "behind_retention", 3 }, { verdict, code })
       assert.truthy(message:find("shard 0: behind_retention: ", 1, true), message)
       assert.equal(lines("a", 1, 5), effects())
+      file = directory .. "/another" -- which has nothing yet
+      expect(3, follow(), "shard 0 has stopped, gap: shard 0: the records after 0 are missing: ")
+      assert.same({ "behind_retention", 3 }, { (status()), (select(2, status())) })
     end)
 
     it("refuses another log as a whole, also the shards of which it has nothing", function()

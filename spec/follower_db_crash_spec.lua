@@ -107,6 +107,18 @@ describe("FollowerDb", function()
       support.stands(db, "1 2 3 4 5 6 7 8 9", "9 1")
     end)
 
+    it("knows the epochs that the other has applied", function()
+      local other = assert(open())
+      assert.same({ 1, 1 }, { other:epoch(0, 2), db:epoch(0, 2) }) -- they keep it
+      assert(db:apply(batch(3, 6, { epoch = 3, prev_epoch = 1 }), insert))
+      assert(other:apply(batch(3, 4, { epoch = 3, prev_epoch = 1 }), insert)) -- a duplicate
+      for seqno, epoch in pairs { 1, 1, 3, 3, 3, 3 } do
+        assert.equal(epoch, other:epoch(0, seqno))
+      end
+      assert(other:apply(batch(7, 8, { epoch = 3 }), insert))
+      assert.same({ 3, 3, 1 }, { other:epoch(0, 8), other:epoch(0, 3), other:epoch(0, 2) })
+    end)
+
     it("is told by the row of the other's leader", function()
       local other = assert(open())
       assert(db:apply(batch(3, 6, { epoch = 3, prev_epoch = 1 }), insert))

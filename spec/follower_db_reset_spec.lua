@@ -172,6 +172,8 @@ describe("FollowerDb:reset", function()
     assert(db:exec "DELETE FROM tidemark_epochs WHERE shard = 0")
     assert.truthy(select(2, db:reset(0, 5, error)):find("to record 6 or above", 1, true))
     support.stands(db, "1 2 3 4 5 6", "6 3")
+    assert.is_true(db:reset(0, 6, taking_back(6))) -- the row itself knows this one
+    assert.equal(3, db:epoch(0, 6))
     assert.is_true(db:reset(0, 0, taking_back(0)))
   end)
 

@@ -55,8 +55,8 @@ describe("FollowerDb", function()
   describe("with a batch", function()
     it("runs fn for each record in order, moves the row, then the mark", function()
       local seen = {}
-      apply(batch(1, 3), function(given, record, seqno)
-        assert.equal(db, given)
+      apply(batch(1, 3), function(given, record, seqno, shard)
+        assert.same({ true, 0 }, { db == given, shard })
         assert.equal(0, db:state():applied_seqno(0))
         seen[#seen + 1] = seqno .. "=" .. record
         insert(given, record, seqno)

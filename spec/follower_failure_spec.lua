@@ -250,6 +250,50 @@ describe("a follower", function()
       assert.equal(1, flush.calls)
     end)
 
+    it("moves marks as far as it says, which is no failure, and calls it again", function()
+      local answers = { { [0] = 2 }, { [0] = 1, [1] = 100 }, {}, { [0] = 3 } }
+      local calls = 0
+      local rig = start { checkpoint_every = 1, checkpoint_seconds = 5, flush = function()
+        calls = calls + 1
+        return answers[calls]
+      end }
+      rig.source:send(batch(1, 3))
+      rig.source:send(one(1, 1, 2))
+      rig.follower:step(0)
+      assert.same({ 2, 0 }, { rig.state:applied_seqno(0), rig.state:applied_seqno(1) })
+      rig.follower:step(5.1)
+      assert.same({ 2, 2 }, { rig.state:applied_seqno(0), rig.state:applied_seqno(1) }) -- never above what was applied
+      rig.follower:step(5.1)
+      assert.same({ 3, 2 }, { calls, rig.state:applied_seqno(0) })
+      rig.follower:step(5.1)
+      assert.same({ 4, 3 }, { calls, rig.state:applied_seqno(0) })
+      rig.follower:step(100)
+      assert.equal(4, calls) -- nothing more to flush
+      assert.same({}, rig.log)
+      assert.is_nil(rig.follower:status()[0].error)
+    end)
+
+    it("that failed and then worked before a new epoch leaves nothing to try again", function()
+      local flush = scripted "disk full"
+      local rig = start { flush = as_function(flush), checkpoint_every = 1, shards = { 0 } }
+      rig:feed(batch(1, 2))
+      assert.same({ 1, "flush failed: disk full" }, { flush.calls, rig.follower:status()[0].error })
+      rig.source:send(batch(3, 3, 2, 1))
+      rig.clock.time = rig.clock.time + 0.05 -- before the next attempt
+      rig.follower:step(0)
+      assert.same({ 2, 2 }, { flush.calls, rig.state:applied_seqno(0) })
+      rig.follower:stop()
+      assert.is_true(rig.follower:run())
+      rig = start { flush = as_function(scripted "disk full"), checkpoint_every = 1, shards = { 0 },
+        apply = as_function(scripted(true, "busy", "busy", "busy", "busy", "busy", "busy", "busy", "busy", "busy")) }
+      rig:feed(batch(1, 2))
+      rig.source:send(batch(3, 3, 2, 1)) -- flushes, and is then not applied
+      rig.follower:step(100)
+      assert.equal(2, rig.state:applied_seqno(0))
+      assert.same({ "failed", "shard 0: record 3: apply failed: busy" },
+        { rig.follower:status()[0].state, rig.follower:status()[0].error })
+    end)
+
     it("that fails once tries it again after a pause", function()
       local flush = scripted("disk full", "error")
       local rig = start { flush = as_function(flush), checkpoint_every = 1 }

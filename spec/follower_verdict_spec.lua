@@ -6,6 +6,7 @@ local StateTarget = require "tidemark.state_target"
 local epochs = require "tidemark.epochs"
 local fake = require "spec.support.fake_source"
 local sandbox = require "spec.support.sandbox"
+local verdict = require "tidemark.follower.verdict"
 local has_sqlite, FollowerDb = pcall(require, "tidemark.follower_db")
 
 local batch, history, text = fake.batch, fake.history, epochs.text
@@ -403,6 +404,50 @@ for name, open in pairs(SUBJECTS) do
     end)
   end)
 end
+
+describe("a verdict", function()
+  local source, target
+
+  before_each(function()
+    source = fake.source()
+    target = StateTarget.new { state = ReplicationState.new { 0 }, apply = function() return true end }
+    assert(target:apply(batch(1, 20)))
+  end)
+
+  it("is compared again where the source grows while it is asked", function()
+    source:serve(0, history(12, 1))
+    local epoch = source.epoch
+    function source.epoch(...)
+      local result, message, code = epoch(...)
+      if code == "AHEAD" then
+        source:serve(0, history(25, 1))
+      end
+      return result, message, code
+    end
+    assert.same({ verdict = "ok", head = 25 }, verdict.at(source, target, 0, 20))
+  end)
+
+  it("is behind_retention where the record at the position was pruned", function()
+    source:serve(0, history(40, 1), 22)
+    local result = verdict.at(source, target, 0, 20)
+    assert.same({ "behind_retention", "PRUNED" }, { result.verdict, result.code })
+  end)
+
+  it("passes on failures of both sides", function()
+    source:serve(0, history(40, 1))
+    local broken = { epoch = function() return nil, "locked", "BUSY" end }
+    assert.same({ nil, "locked", "BUSY" }, { verdict.at(source, broken, 0, 20) })
+    broken.head, broken.log_id = function() end, function() end
+    assert.same({ nil, "locked", "BUSY" }, { verdict.at(broken, target, 0, 20) })
+  end)
+
+  it("is ahead_of_source where the source says so and names no head", function()
+    function source.epoch()
+      return nil, "beyond", "AHEAD"
+    end
+    assert.equal("ahead_of_source", verdict.at(source, target, 0, 20).verdict)
+  end)
+end)
 
 describe("a follower into a state file", function()
   local path, state, rig

@@ -81,7 +81,7 @@ local function make_log(shards)
   end
   local heads = assert(ReplicationState.open(directory .. "/heads", shards))
   heads:advance_all(marks)
-  assert(heads:checkpoint { [shards[1]] = ("<I8I4"):pack(7, 1) })
+  assert(heads:checkpoint { [shards[1]] = ("<c4BBI2I4I4i8i8I4"):pack("TMLG", 2, 0, 0, 7, 0, 1, 1, 0) })
   heads:close()
 end
 

@@ -4,12 +4,11 @@ local Follower = require "tidemark.follower"
 local Wal = require "tidemark.wal"
 
 ---@param log string a directory
----@param state tidemark.ReplicationState
+---@param target tidemark.Target
 ---@param count integer the last seqno of shard 0
----@param apply fun(batch: tidemark.Batch): true?, string?, string?
-return function(log, state, count, apply)
-  local source = assert(Wal.source(log))
-  local follower = assert(Follower.new { state = state, source = source, apply = apply })
+return function(log, target, count)
+  local source, state = assert(Wal.source(log)), target:state()
+  local follower = assert(Follower.new { target = target, source = source })
   while state:applied_seqno(0) < count do
     assert(follower:step(1) > 0, "the log ends too early")
   end

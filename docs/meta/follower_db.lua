@@ -4,6 +4,6 @@
 
 ---Does the work of one record inside the transaction. It fails by raising an error, by returning nil and a message, or by returning false; it
 ---must not yield nor end the transaction.
----@alias tidemark.FollowerDbFunction fun(db: tidemark.FollowerDb, record: string, seqno: integer): any?, string?, string?
+---@alias tidemark.FollowerDbFunction fun(db: tidemark.FollowerDb, record: string, seqno: integer, shard: integer): any?, string?, string?
 
 return {}

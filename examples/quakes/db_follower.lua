@@ -11,20 +11,14 @@ local source = assert(Wal.source(log))
 local db = assert(FollowerDb.open(path, source:shards()))
 assert(db:exec "CREATE TABLE IF NOT EXISTS records (shard INTEGER, seqno INTEGER, record, PRIMARY KEY (shard, seqno))")
 
-local state = db:state()
-local progress_of = progress.new(state, pause_at)
+local progress_of = progress.new(db:state(), pause_at)
 
 local follower = assert(Follower.new {
-  state = state,
   source = source,
-  apply = function(batch)
-    local number = 0
-    return db:apply(batch, function(transaction, record, seqno)
-      assert(transaction:exec("INSERT INTO records VALUES (?, ?, ?)", batch.shard, seqno, record))
-      number = number + 1
-      progress_of.applying(number)
-    end)
-  end,
+  target = db:target(function(transaction, record, seqno, shard)
+    assert(transaction:exec("INSERT INTO records VALUES (?, ?, ?)", shard, seqno, record))
+    progress_of.applying(seqno - db:state():applied_seqno(shard)) -- the mark moves after the batch
+  end),
 })
 
 progress.run(follower, progress_of)

@@ -86,7 +86,7 @@ local function run_batch(self, batch, fn)
   return run(self, function()
     for seqno, record in batch:records() do
       current = seqno
-      local result, why, word = fn(self, record, seqno)
+      local result, why, word = fn(self, record, seqno, batch.shard)
       if result == false or result == nil and why ~= nil then
         return result, why, word
       end
@@ -111,17 +111,11 @@ local function begin(self, shard)
     message = "%s: its row says that record %d is the last one applied, but record %d was: it has been reset; open it again"
     return nil, message:format(self.path, row.applied, self.marks:applied_seqno(shard)), "REPLACED"
   end
-  return row, message, code
-end
-
--- Keeps what a transaction that was committed has made of the shard's newest epoch.
-local function keep_newest(self, row, batch)
-  local newest = self.newest[batch.shard]
-  if row.epoch ~= batch.epoch then
-    self.newest[batch.shard] = { epoch = batch.epoch, first_seqno = row.applied + 1 }
-  elseif newest and newest.epoch ~= batch.epoch then
-    self.newest[batch.shard] = nil -- somebody else has moved the row
+  local newest = self.newest[shard]
+  if row and newest and newest.epoch ~= row.epoch then
+    self.newest[shard] = nil -- somebody else has moved the row
   end
+  return row, message, code
 end
 
 -- Begins a transaction and, if all goes well, commits it: the shard's mark, or nil, message, code. The caller rolls back what is left
@@ -159,7 +153,9 @@ local function apply(self, batch, fn)
   if not ok then
     return nil, message, code
   end
-  keep_newest(self, row, rest)
+  if row.epoch ~= rest.epoch then
+    self.newest[batch.shard] = { epoch = rest.epoch, first_seqno = row.applied + 1 }
+  end
   return rest.last_seqno
 end
 
@@ -206,7 +202,6 @@ local function reset(self, shard, seqno, fn)
     self.marks:advance(shard, mark)
     return nil, message, code
   end
-  self.newest[shard] = nil
   return true
 end
 
@@ -221,7 +216,7 @@ end
 
 -- ---- the class ----
 
--- sqlite.open, for the caller of FollowerDb.open to be told of a wrong argument as one of that.
+-- sqlite.open. A wrong argument raises as one of FollowerDb.open, at its caller.
 local function open_database(path, opts)
   local returned, database, message, code = pcall(sqlite.open, path, opts)
   if returned then
@@ -304,11 +299,13 @@ local function apply_batch(self, batch, fn)
   return true
 end
 
-local function name_shard(shard, result, message, code)
-  if not result and code ~= "UNKNOWN_SHARD" then
+local function name_shard(shard, done, message, code)
+  if done then
+    return true
+  elseif code ~= "UNKNOWN_SHARD" then
     message = ("shard %d: %s"):format(shard, message)
   end
-  return result, message, code
+  return nil, message, code
 end
 
 --- Applies the records of the batch that the database does not have yet: all or nothing, each exactly once. A batch that it has
@@ -376,7 +373,10 @@ function FollowerDb:log_id(shard)
   end
   local log_id
   log_id, message, code = find_log_id(self[1], row)
-  return log_id or nil, message, code
+  if log_id == nil then
+    return nil, message, code
+  end
+  return log_id or nil
 end
 
 --- The epoch of a record.

@@ -8,5 +8,6 @@ return {
     Batch = require "tidemark.batch",
     Follower = require "tidemark.follower",
     ReplicationState = require "tidemark.replication_state",
+    StateTarget = require "tidemark.state_target",
     Wal = require "tidemark.wal",
 }

@@ -55,12 +55,15 @@ end
 
 --- Lowers the mark of a shard; nothing else does. The effects of the records above it are the caller's to take back. On success the new
 --- mark is durable in both slots of the file, with the follower's note cut to it.
+---@param self tidemark.ReplicationState
 ---@param shard integer
 ---@param seqno integer 0: always possible, forgets log and epochs; else one whose epoch is known, at most the mark
 ---@return true? done
 ---@return string? message
 ---@return tidemark.ErrorCode? code
-function ReplicationState:reset(shard, seqno)
+function ReplicationState.reset(...)
+  ReplicationState.shards(...) -- raises unless it is called on an open state
+  local self, shard, seqno = ...
   shard = check_integer(1, shard, 65535, "shard id")
   seqno = check_integer(2, seqno, math.maxinteger, "seqno")
   local moved, message, code = self:advance(shard, 0) -- moves nothing, but says whether the shard can be changed

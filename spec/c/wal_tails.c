@@ -77,6 +77,10 @@ static void bytes_and_name(void) {
     put_tail(5, 0, torn_bytes, sizeof torn_bytes);
     check_kept(5, 0, torn_bytes, sizeof torn_bytes);
     CHECK_INT(count_names(".cut-", NULL), 4);
+    /* of a segment that a copy replaces, because the lock is new */
+    drop_file(lock_path);
+    put_tail(1, ENDS, torn_bytes, sizeof torn_bytes);
+    check_kept(1, ENDS, torn_bytes, sizeof torn_bytes);
     check_texts(1, 4, 4);
 }
 

@@ -88,8 +88,8 @@ function ADVICE.CORRUPT(message, context)
   elseif not part and file_of(context) then
     return ("nothing was changed. If it is the right file, %s%s"):format(replacement(context), another_file(context))
   elseif context.command == "append" or context.command == "verify" then
-    return ("nothing was changed. End the log's writer, then restore this file, and any that is missing, from a copy of %s"):format(
-      typed.quote(context.log))
+    return ("nothing was changed. End the log's writer, then type: %s salvage %s %s (add --from COPY if a copy or a replica has the "
+      .. "rest)"):format(typed.program(), typed.quote(context.log), typed.quote(context.log .. ".salvaged"))
   end
   return ("nothing was changed: type %s verify %s, which says what to do"):format(typed.program(), typed.quote(context.log))
 end

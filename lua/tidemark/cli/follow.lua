@@ -32,16 +32,10 @@ local function open_db(path, shards)
     db:close()
     return nil, message, code
   end
-  local shard -- of the batch that is applied
-  local target = db:target(function(connection, record, seqno)
+  local target = db:target(function(connection, record, seqno, shard)
     local is_text = utf8.len(record) and not record:find("\0", 1, true) -- a TEXT with anything else breaks SQL functions
     return connection:exec(INSERT, shard, seqno, is_text and record or sqlite.blob(record))
   end)
-  local apply = target.apply
-  function target.apply(self, batch)
-    shard = batch.shard
-    return apply(self, batch)
-  end
   return {
     target = target,
     close = function()
@@ -184,7 +178,7 @@ local function troubles(status, shards, options)
   return list
 end
 
--- Tells how far it has come: an exit code and a message.
+-- Writes how far it has come: an exit code and a message.
 local function report(follower, sink, options)
   local status = follower:status()
   local shards, batches, skipped = {}, 0, 0
@@ -199,7 +193,7 @@ local function report(follower, sink, options)
   if #wrong > 0 then
     return 3, table.concat(wrong, "\ntidemark: ")
   end
-  local ok, message, code = follower:run() -- it has ended: tells of a last checkpoint that failed
+  local ok, message, code = follower:run() -- it has ended: gives the failure of the last checkpoint, if it failed
   if sink.failure then
     return 1, sink.failure
   end

@@ -107,15 +107,18 @@ local function add_follow(parser)
       :argname "CMD",
     command:flag("--print", "Write the records to standard output, one a line.")
   )
-  command:flag("--once", "End when all that the log holds is applied.")
+  command:flag("--once", "End when all that the log holds is applied; with 3 if a shard cannot go on with this log.")
   command:epilog(EXIT_CODES)
 end
 
 local function add_status(parser)
   local command = parser:command("status", "Show how far a log, a state file or a database has come.")
   command:argument("target", "The directory of a log, a state file, or a database of follow --db."):convert(state_path)
-  command:option("--log", "Compare with the heads of this log."):convert(path):argname "DIR"
-  command:flag("--json", "One JSON object on one line: shard to applied, head and lag.")
+  command
+    :option("--log", "Compare with this log: its heads, and whether its history is the one that was followed.")
+    :convert(path)
+    :argname "DIR"
+  command:flag("--json", "One JSON object on one line: shard to applied, head, lag and verdict.")
   command:option("--watch", "Show it again every SECONDS (default: 1), until Ctrl-C."):convert(seconds):argname("SECONDS"):args "?"
   command:epilog(EXIT_CODES)
 end
@@ -132,6 +135,28 @@ local function add_inspect(parser)
   command:epilog(EXIT_CODES)
 end
 
+local SALVAGE_EXIT_CODES = [[
+exit codes:
+   0  done, nothing is missing: NEWDIR is the same log, with its id, seqnos and epochs
+   1  it failed and made nothing; the message says why and what to do
+   2  wrong usage
+   3  records are missing: NEWDIR is a new log with all that is whole; NEWDIR/salvaged says what became of each record]]
+
+local function add_salvage(parser)
+  local command = parser:command("salvage", "Make a sound log from a damaged one, which is left as it is.")
+  command:argument("dir", "The directory of the damaged log. End its writer first."):convert(path)
+  command:argument("newdir", "The directory to make. It must not be there, or be empty."):convert(path)
+  command
+    :option("--from", "Take what is missing from these copies or replicas of the log, where log matching proves that they have the same "
+      .. "history. They may be damaged, too. To be given after DIR and NEWDIR.")
+    :convert(path)
+    :args("+")
+    :count("*")
+    :action("concat")
+    :argname("LOG")
+  command:epilog(SALVAGE_EXIT_CODES)
+end
+
 local function make_parser()
   local parser = argparse("tidemark", "Append to a log, follow it, and see how far each has come, over any crash.")
   parser:usage_max_width(100):help_max_width(100)
@@ -140,7 +165,7 @@ local function make_parser()
     os.exit(0)
   end)
   parser:command_target "command"
-  for _, add in ipairs { add_append, add_follow, add_status, add_verify, add_inspect } do
+  for _, add in ipairs { add_append, add_follow, add_status, add_verify, add_salvage, add_inspect } do
     add(parser)
   end
   parser:epilog(EXIT_CODES .. "\n\n`tidemark COMMAND --help` tells more.")

@@ -63,7 +63,7 @@ end
 
 --- Locks the shards and reads what the target knows of them: true, or nil, message, code.
 function setup.take_shards(self, ids)
-  local taken, log_id = {}, nil
+  local taken = {}
   for _, id in ipairs(ids) do
     if not taken[id] then
       local ok, message, code = self.state:lock_shard(id)
@@ -77,14 +77,10 @@ function setup.take_shards(self, ids)
       if not shard.log_id and (message or code) then
         return nil, message, code
       end
-      log_id = log_id or shard.log_id
       function shard.epoch(seqno)
         return self.target:epoch(id, seqno)
       end
     end
-  end
-  for _, shard in ipairs(self.shards) do -- also those of which the target has nothing
-    shard.log_id = shard.log_id or log_id
   end
   return true
 end

@@ -122,7 +122,7 @@ function shards.end_retry(shard)
   end
 end
 
--- ---- what it tells ----
+-- ---- status ----
 
 --- A new table.
 ---@param trouble { error: string?, code: string? } what fails at the moment in all shards

@@ -77,7 +77,7 @@ end
 ---@param seqno integer? at which they differ
 function standing.refuse(self, shard, batch, message, code, seqno)
   if code == "DIVERGED" then
-    local most = math.max((seqno or shard.position + 1) - 1, 0)
+    local most = math.max((seqno or math.min(shard.position, batch.last_seqno) + 1) - 1, 0)
     shard.common = verdict.last_common(self.source, self.target, shard.id, most, batch)
     message = verdict.add_common(message, shard.common)
   end

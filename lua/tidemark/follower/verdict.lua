@@ -38,7 +38,7 @@ end
 ---@param source tidemark.Source
 ---@param target tidemark.Target
 ---@param shard integer
----@param most integer the records after it are not common
+---@param most integer the records after it are not common; at most the batch's last one
 ---@param batch tidemark.Batch? of the source: says of which epochs its records are, where the source itself does not know
 ---@return integer
 function verdict.last_common(source, target, shard, most, batch)
@@ -49,9 +49,6 @@ function verdict.last_common(source, target, shard, most, batch)
       return batch.prev_epoch
     end
     return (source:epoch(shard, seqno))
-  end
-  if batch and not theirs(most) then
-    most = math.min(most, batch.last_seqno)
   end
   return epochs.last_common(theirs, function(seqno)
     return (target:epoch(shard, seqno))
