@@ -128,54 +128,71 @@ describe("advice on a log:", function()
 
   -- ---- segments ----
 
-  it("CORRUPT: a damaged segment is restored from a copy, while no writer is there", function()
-    append "a\n"
-    append "b\n"
-    append "c\n"
-    keep_copy()
-    for number, words in ipairs(readers()) do
-      command_line.patch(log .. "/" .. segment(2), 68, "X")
-      local result = run(table.unpack(words))
-      if number == 2 then -- the first step
-        expect(3, result, "(CORRUPT): nothing was changed: type ")
-        assert.equal("a\n", result.out)
-        result = advice.type(result, "type ([^\n]+ verify [^\n]+), which says what to do")
-      end
-      expect(1, result, "(CORRUPT): nothing was changed. End the log's writer, then restore this file, and any that is missing, from a "
-        .. "copy of " .. log)
-      local file = advice.taken(result.err, "tidemark: ([^\n]-%.wal): offset")
-      sh("cp '%s/%s' '%s'", copy, file:match "[^/]*$", file)
-      assert.equal(number == 2 and "b\nc\n" or "a\nb\nc\n", expect(0, run(table.unpack(readers()[2]))))
-      expect(0, run("verify", log))
-      os.remove(directory .. "/marks")
-    end
-    append "d\n"
-    assert.equal("1=a 2=b 3=c 4=d", records())
-  end)
-
-  it("CORRUPT: a segment that is missing between others", function()
-    append "a\n"
-    append "b\n"
-    append "c\n"
-    keep_copy()
-    assert(os.remove(log .. "/" .. segment(2)))
-    local result = advice.type(run(table.unpack(readers()[2])), "type ([^\n]+ verify [^\n]+), which says what to do")
-    expect(1, result, "the segment ends at seqno 1, the next one begins with 3 (CORRUPT)", "and any that is missing, from a copy")
-    sh("cd '%s' && for file in *.wal; do test -e '%s'/$file || cp $file '%s'; done", copy, log, log)
+  -- What salvage makes of the log, as it is typed, with the copy or without one. Then it is the log.
+  local function salvage(result, with_copy)
+    expect(1, result, "(CORRUPT): nothing was changed. End the log's writer, then type: ", "--from COPY if a copy or a replica")
+    local more = with_copy and (("--from '%s'"):format(copy)) or ""
+    local saved = advice.type(result, "then type: ([^\n]- salvage [^\n]-) %(add ", more)
+    expect(with_copy and 0 or 3, saved)
+    local made = advice.taken(saved.out, "saved to ([^\n]-): ")
+    sh("mv '%s' '%s.damaged' && mv '%s' '%s'", log, log, made, log)
     expect(0, run("verify", log))
-    assert.equal("b\nc\n", expect(0, run(table.unpack(readers()[2]))))
-    assert.equal("1=a 2=b 3=c", records())
-  end)
+    return saved
+  end
+
+  -- What follow says is only the first step.
+  local function step(result)
+    expect(3, result, "(CORRUPT): nothing was changed: type ")
+    return advice.type(result, "type ([^\n]+ verify [^\n]+), which says what to do")
+  end
+
+  local function follow()
+    return run("follow", log, "--state", directory .. "/marks", "--print", "--once")
+  end
+
+  for what, damage in pairs {
+    ["is damaged"] = function(path)
+      command_line.patch(path, 68, "X")
+    end,
+    ["is missing between others"] = os.remove,
+  } do
+    it("CORRUPT: a segment " .. what .. ", and a copy has it", function()
+      append "a\n"
+      append "b\n"
+      append "c\n"
+      keep_copy()
+      damage(log .. "/" .. segment(2))
+      local result = follow()
+      assert.equal("a\n", result.out)
+      salvage(step(result), true)
+      assert.equal("b\nc\n", expect(0, follow()))
+      append "d\n"
+      assert.equal("1=a 2=b 3=c 4=d", records())
+      assert.equal("d\n", expect(0, follow()))
+    end)
+
+    it("CORRUPT: a segment " .. what .. ", and nobody has it", function()
+      append "a\n"
+      append "b\n"
+      append "c\n"
+      damage(log .. "/" .. segment(2))
+      local saved = salvage(step(follow()), false)
+      advice.said(saved.err, "is a NEW log", "Followers of the old log must begin again with the new one (FOREIGN)")
+      assert.equal("1=a 2=c", records())
+      local result = follow()
+      expect(3, result, "(FOREIGN)")
+      advice.taken(result.err, "a new file, (%-%-state) FILE, begins with record 1")
+      sh("mv '%s/marks' '%s/marks.old' && rm '%s/marks.live'", directory, directory, directory)
+      assert.equal("a\nc\n", expect(0, follow()))
+    end)
+  end
 
   it("CORRUPT: append says the same of a segment that it reads", function()
     append "a\n"
     append "b\n"
     keep_copy()
     command_line.patch(log .. "/" .. segment(2), 10, "XX")
-    local result = run("append", log)
-    expect(1, result, "(CORRUPT): nothing was changed. End the log's writer, then restore this file")
-    local file = advice.taken(result.err, "tidemark: ([^\n]-%.wal): offset")
-    sh("cp '%s/%s' '%s'", copy, file:match "[^/]*$", file)
+    salvage(run("append", log), true)
     append "c\n"
     assert.equal("1=a 2=b 3=c", records())
   end)

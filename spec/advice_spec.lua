@@ -7,7 +7,7 @@ local markdown = require "spec.support.markdown"
 
 local STATE, WAL, C = "spec/advice_library_spec.lua", "spec/advice_wal_spec.lua", "spec/c/advice.c"
 local LOG, FOLLOW, APPEND = "spec/advice_cli_log_spec.lua", "spec/advice_cli_follow_spec.lua", "spec/advice_cli_append_spec.lua"
-local VERDICT = "spec/cli_verdict_spec.lua"
+local VERDICT, SALVAGE = "spec/cli_verdict_spec.lua", "spec/advice_salvage_spec.lua"
 
 -- By source file: a part of each message that advises, as it is in the source; the file of its test, and the beginning of its name.
 local TABLE = {
@@ -70,10 +70,9 @@ local TABLE = {
     { "end the other one first", FOLLOW, "LOCKED: the other follower" },
     { "end all who have it open, look at the disk, then start again", FOLLOW, "POISONED" },
     { "the files were replaced while they were open: start again", FOLLOW, "REPLACED" },
-    { "End the log's writer, then type: %s salvage %s %s", LOG, "CORRUPT: a damaged segment" },
-    { "End the log's writer, then type: %s salvage %s %s", LOG, "CORRUPT: a segment that is missing between" },
+    { "End the log's writer, then type: %s salvage %s %s", LOG, "CORRUPT: a segment " },
     { "End the log's writer, then type: %s salvage %s %s", LOG, "CORRUPT: append says the same" },
-    { "type %s verify %s, which says what to do", LOG, "CORRUPT: a damaged segment" },
+    { "type %s verify %s, which says what to do", LOG, "CORRUPT: a segment " },
     { "If it is the right file, %s%s", FOLLOW, "CORRUPT: a copy takes its place" },
     { "Use the version of tidemark that wrote it, or begin a new log in another directory", LOG, "UNSUPPORTED: heads" },
     { "nothing was changed. Use the version of tidemark that wrote it", FOLLOW, "UNSUPPORTED: another file" },
@@ -119,6 +118,9 @@ local TABLE = {
   },
   ["lua/tidemark/cli/init.lua"] = { { "(what is shown stands before --watch)", APPEND, "the follower's file is given" } },
   ["lua/tidemark/cli/inspect.lua"] = { { "end all who have it open and look at the disk", APPEND, "after a sync that failed" } },
+  ["lua/tidemark/cli/salvage.lua"] = {
+    { "Followers of the old log must begin again with the new one (FOREIGN)", LOG, "CORRUPT: a segment " },
+  },
   ["lua/tidemark/cli/status.lua"] = { { "give the follower's file and --log DIR", APPEND, "the follower's file is given" } },
   ["lua/tidemark/cli/typed.lua"] = {
     { "install libsqlite3-dev, then type make in the source directory of tidemark", APPEND, "those of tidemark are built" },
@@ -133,6 +135,21 @@ local TABLE = {
   ["lua/tidemark/replication_state.lua"] = {
     { "the lowest seqno to which the shard can be reset is %d, or else 0", STATE, "NOT_FOUND at a reset: the seqno" },
     { "the shard can only be reset to 0", STATE, "NOT_FOUND at a reset: the seqno" },
+  },
+  ["lua/tidemark/salvage.lua"] = {
+    { "has changed since it was read, so a writer is at work: end it first", SALVAGE, "LOCKED: the writer is ended, where a segment" },
+    { "if none is at work, remove it and begin again", SALVAGE, "a salvage that was cut off" },
+    { "is not empty: remove it, or name a directory that is not there yet", SALVAGE, "a place that is taken" },
+    { "which is left as it is: name another place", SALVAGE, "a place inside the log" },
+    { "is log %08x, but %s is log %08x: leave it out", SALVAGE, "FOREIGN: another log in --from" },
+  },
+  ["lua/tidemark/salvage/scan.lua"] = {
+    { "was removed while the log was read, so a writer is at work: end it first", SALVAGE, "LOCKED: the writer is ended, where segments" },
+    { "there are segments of two histories, take the wrong ones away", SALVAGE, "DIVERGED: the segments of the wrong history" },
+  },
+  ["lua/tidemark/salvage/survey.lua"] = {
+    { "take away the one that does not belong there", SALVAGE, "FOREIGN: a segment of another log" },
+    { "has changed while it was read (%s), so a writer is at work: end it first", SALVAGE, "LOCKED: the writer is ended, where heads" },
   },
 }
 
