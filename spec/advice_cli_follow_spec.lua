@@ -59,9 +59,9 @@ for _, kind in ipairs { "state", has_sqlite and "db" or nil } do
 
     local beside = kind == "db" and { "-wal", "-shm" } or { ".live" }
 
-    -- Puts the copy in the place of the file as the message says: all of its words are in it.
+    -- Puts the copy in the place of the file, and removes the files that the message names: those beside it.
     local function replace(result, from)
-      local removed = advice.taken(result.err, "end all who use it, put a copy[^\n]- in its place and remove ([^\n;]+)")
+      local removed = advice.taken(result.err, "and remove ([^\n;]+)")
       local words = {}
       for number, suffix in ipairs(beside) do
         words[number] = ("'%s%s'"):format(file, suffix)
@@ -251,26 +251,31 @@ for _, kind in ipairs { "state", has_sqlite and "db" or nil } do
         end
         assert(wal:close())
       end
-      local mine, newer, expected = file, directory .. "/newer", {}
+      local mine, newer, expected = { file, out }, { directory .. "/newer", directory .. "/newer effects" }, {}
       for seqno = 1, 31 do
         expected[seqno] = ("%02d"):format(seqno)
       end
       write(1, 5)
       expect(0, follow())
       write(6, 30)
-      file = newer
+      file, out = newer[1], newer[2]
       expect(0, follow())
-      file = mine
+      file, out = mine[1], mine[2]
       assert(Wal.prune(log, 0, 20) > 0)
       local result = follow()
-      expect(3, result, "(PRUNED): begin again from a newer copy of the data: end all who use it")
-      local first = math.tointeger(tonumber(advice.taken(result.err, "the log begins with (%d+)")))
-      local enough = advice.taken(result.err, "put a copy of another follower's, which has applied record (%d+),")
-      enough = math.tointeger(tonumber(enough))
-      assert.equal(first - 1, enough)
-      assert(enough <= 30)
-      expect(3, run("status", file, "--log", log), "(PRUNED): begin again from a newer copy of the data: end all who use it")
-      replace(result, newer)
+      local what = kind == "db" and "a copy of its file" or "copies of its effects and its file"
+      for _, said in ipairs { result, run("status", file, "--log", log) } do
+        expect(3, said, "(PRUNED): begin again from a newer copy of the data: end this follower and another one that has applied record ",
+          (", put %s in the place of these and remove"):format(what))
+        local first = math.tointeger(tonumber(advice.taken(said.err, "the log begins with (%d+)")))
+        local enough = math.tointeger(tonumber(advice.taken(said.err, "that has applied record (%d+), put")))
+        assert.equal(first - 1, enough)
+        assert(enough <= 30)
+      end
+      replace(result, newer[1])
+      if kind == "state" then
+        sh("rm -r '%s' && cp -r '%s' '%s'", out, newer[2], out)
+      end
       write(31, 31)
       expect(0, follow())
       assert.equal(table.concat(expected, " "), effects())

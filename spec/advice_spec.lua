@@ -61,7 +61,6 @@ local TABLE = {
   },
   ["lua/tidemark/cli/advice.lua"] = {
     { "</dev/null, which says how to go on", LOG, "CORRUPT: heads" },
-    { "end all who use it, put a copy%s in its place and remove %s", FOLLOW, "CORRUPT: a copy takes its place" },
     { "; or begin with record 1 in another file, %s FILE", FOLLOW, "CORRUPT: another file" },
     { "end the processes that have it open, then try again", FOLLOW, "BUSY: the process that has the old file open" },
     { "end the processes that have it open, then try again", FOLLOW, "BUSY: the process that has it locked" },
@@ -73,7 +72,7 @@ local TABLE = {
     { "End the log's writer, then type: %s salvage %s %s", LOG, "CORRUPT: a segment " },
     { "End the log's writer, then type: %s salvage %s %s", LOG, "CORRUPT: append says the same" },
     { "type %s verify %s, which says what to do", LOG, "CORRUPT: a segment " },
-    { "If it is the right file, %s%s", FOLLOW, "CORRUPT: a copy takes its place" },
+    { "end all who use it, put a copy in its place and remove %s%s", FOLLOW, "CORRUPT: a copy takes its place" },
     { "Use the version of tidemark that wrote it, or begin a new log in another directory", LOG, "UNSUPPORTED: heads" },
     { "nothing was changed. Use the version of tidemark that wrote it", FOLLOW, "UNSUPPORTED: another file" },
     { "type %s append %s </dev/null", LOG, "NOT_FOUND: a log that was not made to its end" },
@@ -89,9 +88,12 @@ local TABLE = {
     { "with tidemark append add %s%s", LOG, "LOST in more shards than fit" },
     { ", and --shards N if it had more shards", LOG, "LOST: without heads" },
     { "type %s verify %s, which says what is wrong with the log", APPEND, "GAP" },
-    { "begin again from a newer copy of the data: ", FOLLOW, "PRUNED" },
-    { " of another follower's, which has applied record %d,", FOLLOW, "PRUNED" },
+    { "end this follower and another one %s, put %s in the place of these and remove %s", FOLLOW, "PRUNED" },
+    { "that has applied record %d", FOLLOW, "PRUNED" },
+    { "copies of its effects and its file", FOLLOW, "PRUNED" },
     { "delete the records after %d, which it does not have; type: %s", VERDICT, "finds that a log with other records up to" },
+    { "open(%q, {})):reset(%d, %d)", VERDICT, "finds that a log with other records up to" },
+    { "open(%q, {%d})):reset(%d, %d, function(db)", VERDICT, "finds that a log with other records up to" },
     { "take back the effects of its records after %d, then type: %s", VERDICT, "finds that a log with other records up to" },
     { "find out which history is right; if it is the file's, follow the log", VERDICT, "finds that a log with other records up to" },
     { "If it is this log's, %s; or begin with record 1", FOLLOW, "DIVERGED" },
@@ -144,7 +146,7 @@ local TABLE = {
     { "is log %08x, but %s is log %08x: leave it out", SALVAGE, "FOREIGN: another log in --from" },
   },
   ["lua/tidemark/salvage/scan.lua"] = {
-    { "was removed while the log was read, so a writer is at work: end it first", SALVAGE, "LOCKED: the writer is ended, where segments" },
+    { "was removed while the log was read, so a writer is at work: end it", SALVAGE, "LOCKED: the writer is ended, where segments" },
     { "there are segments of two histories, take the wrong ones away", SALVAGE, "DIVERGED: the segments of the wrong history" },
   },
   ["lua/tidemark/salvage/survey.lua"] = {
@@ -158,6 +160,8 @@ local EXCEPTIONS = {
   { "^SELECT ", "SQL" },
   { "^BEGIN IMMEDIATE$", "SQL" },
   { "^DELETE FROM ", "SQL" },
+  { "^REPLACE INTO ", "SQL" },
+  { "^UPDATE ", "SQL" },
   { "%f[%a]must be%f[%A]", "what an argument of a call must be, or a setting of SQLite: the mistake of a program, which raises" },
   { "must end in a file name$", "the same" },
   { "^%u", "the help of the command line, which is asked for", "lua/tidemark/cli/init.lua" },
@@ -166,17 +170,22 @@ local EXCEPTIONS = {
 
 -- A sentence, or a part of one, that begins with one of these is an advice; so is "must" anywhere.
 local VERBS = {}
-for verb in ([[accept append ask begin call check close delete do end find follow give install leave let look make mend move name open put
-  raise read remove repeat reset restore run say see select set start stop take try type use wait write]]):gmatch "%a+" do
+for verb in ([[accept add append ask begin call change check choose close copy delete do drop edit enable end ensure find fix follow
+  free give increase inspect install kill leave let look lower make mend move name open pass pick provide put raise read remove rename
+  repair repeat replace report reset restore retry run salvage say see select set specify start stop supply take try turn type update upgrade use
+  verify wait write]]):gmatch "%a+" do
   VERBS[verb] = true
 end
+
+-- What may be before the verb.
+local LINKS = { ["and"] = true, ["or"] = true, ["then"] = true, now = true, so = true, please = true, just = true, there = true }
 
 local function advises(text)
   text = ". " .. text:lower()
   for at, word in text:gmatch "()%f[%a](%a+)%f[%A]" do
     local before = text:sub(1, at - 1)
-    local begins = before:find "[.:;,?]%s+$" or before:find "%f[%a]then%s+$" or before:find "%f[%a]and%s+$" or before:find "%f[%a]or%s+$"
-    if word == "must" or VERBS[word] and begins then
+    local link = before:match "%f[%a](%a+)%s+$"
+    if word == "must" or VERBS[word] and (before:find "[.:;,?(]%s*$" or LINKS[link]) then
       return text:find(" ", 3, true) ~= nil -- one word is a name
     end
   end
@@ -222,7 +231,8 @@ describe("a message that advises", function()
   end)
 
   it("is found by its words", function()
-    for _, text in ipairs { "%s: it is gone: open it again", "Restore it", "look, then start again", "it must go", "go on and close it" } do
+    for _, text in ipairs { "%s: it is gone: open it again", "Restore it", "look, then start again", "it must go", "go on and close it",
+      "all whole; now start it", "it is gone (open it again)" } do
       assert.is_true(advises(text), text)
     end
     for _, text in ipairs { "cannot open it", "the shard has stopped", "open", "it was closed" } do

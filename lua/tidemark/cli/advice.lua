@@ -55,14 +55,13 @@ local function part_of_log(message, context)
   end
 end
 
--- A copy of the follower's file takes its place. What an old file beside it says does not go with the copy.
-local function replacement(context, which)
+-- Where a copy takes the place of the follower's file: the old files beside it, which do not belong to the copy.
+local function files_beside(context)
   local file = file_of(context)
-  local beside = typed.quote(file .. ".live")
   if context.db or context.file and is_there(file .. "-wal") then
-    beside = ("%s and %s"):format(typed.quote(file .. "-wal"), typed.quote(file .. "-shm"))
+    return ("%s and %s"):format(typed.quote(file .. "-wal"), typed.quote(file .. "-shm"))
   end
-  return ("end all who use it, put a copy%s in its place and remove %s"):format(which or "", beside)
+  return typed.quote(file .. ".live")
 end
 
 -- "; or begin with record 1 in another file, --db FILE"
@@ -86,7 +85,8 @@ function ADVICE.CORRUPT(message, context)
   if part == "heads" then
     return "nothing was changed: " .. opening(context)
   elseif not part and file_of(context) then
-    return ("nothing was changed. If it is the right file, %s%s"):format(replacement(context), another_file(context))
+    return ("nothing was changed. If it is the right file, end all who use it, put a copy in its place and remove %s%s"):format(
+      files_beside(context), another_file(context))
   elseif context.command == "append" or context.command == "verify" then
     return ("nothing was changed. End the log's writer, then type: %s salvage %s %s (add --from COPY if a copy or a replica has the "
       .. "rest)"):format(typed.program(), typed.quote(context.log), typed.quote(context.log .. ".salvaged"))
@@ -143,8 +143,10 @@ end
 
 function ADVICE.PRUNED(message, context)
   local first = math.tointeger(tonumber(message:match "the log begins with (%d+)"))
-  local which = first and (" of another follower's, which has applied record %d,"):format(first - 1)
-  return "begin again from a newer copy of the data: " .. replacement(context, which)
+  local which = first and ("that has applied record %d"):format(first - 1) or "that has applied more"
+  local what = context.db and "a copy of its file" or "copies of its effects and its file"
+  return ("begin again from a newer copy of the data: end this follower and another one %s, put %s in the place of these and remove %s")
+    :format(which, what, files_beside(context))
 end
 
 local RESET_STATE = 'assert(assert(require("tidemark.replication_state").open(%q, {})):reset(%d, %d))'
