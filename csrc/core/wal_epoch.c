@@ -31,10 +31,46 @@ static int read_first(struct tidemark_cursor *cursor, int64_t first_seqno, tidem
     return tidemark_cursor_check(cursor, batch, error);
 }
 
+/* Checks that the segment at the cursor, which begins with `batch`, goes on to a durable seqno: it is the last one that
+ * is here, and those after it may be lost. ELOST. */
+static int check_holds(struct tidemark_cursor *cursor, tidemark_batch *batch, int64_t seqno, tidemark_error *error) {
+    unsigned char header[TIDEMARK_BATCH_HEADER];
+    for (;;) {
+        tidemark_cursor_pass(cursor, batch);
+        if (cursor->last_seqno >= seqno) return 0;
+        if (tidemark_io_read(cursor->io, cursor->fd, header, sizeof header, cursor->offset) < 0) {
+            if (errno == ENODATA) break;
+            return tidemark_cursor_fail(cursor, error, TIDEMARK_EIO, "cannot read it: %s", strerror(errno));
+        }
+        if (tidemark_batch_decode_header(header, sizeof header, batch, NULL) < 0) break;
+        int result = tidemark_cursor_check(cursor, batch, error);
+        if (result < 0) return result;
+    }
+    return tidemark_cursor_fail(cursor, error, TIDEMARK_ELOST,
+                                "shard %" PRIu32 ": seqno %" PRId64
+                                " had been durable, but the log ends at seqno %" PRId64,
+                                cursor->shard, seqno, cursor->last_seqno);
+}
+
+/* The same once for each segment, as far as it was asked for. */
+static int check_reached(tidemark_wal_source *source, struct tidemark_cursor *cursor, tidemark_batch *batch,
+                         int64_t seqno, tidemark_error *error) {
+    struct tidemark_reached *reached = &source->reached;
+    int64_t first_seqno = batch->first_seqno;
+    if (reached->history_turn == source->history_turn && reached->shard == cursor->shard &&
+        reached->first_seqno == first_seqno && reached->last_seqno >= seqno)
+        return 0;
+    int result = check_holds(cursor, batch, seqno, error);
+    if (result == 0)
+        *reached = (struct tidemark_reached){source->history_turn, cursor->shard, first_seqno, cursor->last_seqno};
+    return result;
+}
+
 /* Finds the epoch in the `count` segments of the shard, of which one has a durable record. ENOT_FOUND if a segment was
  * removed meanwhile. */
-static int find_epoch(struct tidemark_cursor *cursor, const struct tidemark_segment *segments, size_t count,
-                      int64_t head, int64_t seqno, uint64_t *epoch, tidemark_error *error) {
+static int find_epoch(tidemark_wal_source *source, struct tidemark_cursor *cursor,
+                      const struct tidemark_segment *segments, size_t count, int64_t head, int64_t seqno,
+                      uint64_t *epoch, tidemark_error *error) {
     tidemark_batch batch, next;
     size_t position = 0;
     int64_t first = segments[0].first_seqno;
@@ -46,7 +82,9 @@ static int find_epoch(struct tidemark_cursor *cursor, const struct tidemark_segm
     while (position < count && segments[position].first_seqno <= seqno) position++;
     int result = read_first(cursor, segments[position > 0 ? position - 1 : 0].first_seqno, &batch, error);
     if (result == 0) *epoch = position > 0 ? batch.epoch : batch.prev_epoch;
-    if (result < 0 || position == 0 || position == count || segments[position].first_seqno > head) return result;
+    if (result < 0 || position == 0) return result;
+    if (position == count || segments[position].first_seqno > head)
+        return check_reached(source, cursor, &batch, seqno, error);
     /* where a segment between these two is gone, the one found does not hold the record */
     result = read_first(cursor, segments[position].first_seqno, &next, error);
     if (result == 0 && next.prev_epoch != batch.epoch)
@@ -56,7 +94,7 @@ static int find_epoch(struct tidemark_cursor *cursor, const struct tidemark_segm
 }
 
 /* With a seqno above 0 and at or below the head. */
-static int read_epoch(const tidemark_wal_source *source, uint32_t shard, int64_t head, int64_t seqno, uint64_t *epoch,
+static int read_epoch(tidemark_wal_source *source, uint32_t shard, int64_t head, int64_t seqno, uint64_t *epoch,
                       tidemark_error *error) {
     const struct tidemark_log *log = &source->log;
     struct tidemark_cursor cursor = {.io = log->io,
@@ -75,7 +113,7 @@ static int read_epoch(const tidemark_wal_source *source, uint32_t shard, int64_t
             result = tidemark_fail(error, TIDEMARK_ELOST,
                                    "%s: shard %" PRIu32 ": seqno %" PRId64 " is durable but there is no segment",
                                    log->path, shard, seqno);
-        else result = find_epoch(&cursor, segments, count, head, seqno, epoch, error);
+        else result = find_epoch(source, &cursor, segments, count, head, seqno, epoch, error);
         tidemark_free(segments);
     } while (result == TIDEMARK_ENOT_FOUND); /* it was pruned after it was listed */
     tidemark_cursor_close(&cursor);
@@ -83,7 +121,7 @@ static int read_epoch(const tidemark_wal_source *source, uint32_t shard, int64_t
 }
 
 /* The same for any seqno, by the heads that are open. */
-static int find_in_heads(const tidemark_wal_source *source, uint32_t shard, int64_t seqno, uint64_t *epoch,
+static int find_in_heads(tidemark_wal_source *source, uint32_t shard, int64_t seqno, uint64_t *epoch,
                          tidemark_error *error) {
     int64_t head = tidemark_state_applied_seqno(source->heads, shard);
     if (head < 0)

@@ -37,6 +37,25 @@ static void note_loss(struct tidemark_repair *repair, const struct tidemark_curs
     (void)snprintf(repair->where, sizeof repair->where, "%s: offset %lld", cursor->name, (long long)cursor->offset);
 }
 
+/* If the last of `count` segments begins above the head, nothing has said so far that the records before it are here:
+ * reads the segments from the head on. Those before the first one may have been pruned. The cursor is left as it is. */
+static int check_before(struct tidemark_scan *scan, const struct tidemark_segment *segments, size_t count, int64_t head,
+                        tidemark_error *error) {
+    const struct tidemark_cursor kept = scan->cursor;
+    struct tidemark_tail tail;
+    int result = 0;
+    for (size_t i = count - 1; result == 0 && i > 0 && segments[i].first_seqno - 1 > head; i--) {
+        scan->cursor.epoch = 0;
+        result = tidemark_scan_open(scan, segments[i - 1].first_seqno, error);
+        if (result == 0) result = tidemark_scan_tail(scan, head, segments[i].first_seqno, &tail, error);
+    }
+    if (result < 0) return result;
+    int fd = scan->cursor.fd;
+    scan->cursor = kept;
+    scan->cursor.fd = fd;
+    return 0;
+}
+
 /* Reads the last of `count` segments, and the one before it if that has no batch. */
 static int read_newest(struct tidemark_scan *scan, const struct tidemark_segment *segments, size_t count,
                        struct tidemark_repair *repair, tidemark_error *error) {
@@ -54,7 +73,7 @@ static int read_newest(struct tidemark_scan *scan, const struct tidemark_segment
     if (cursor->io->fstat(cursor->fd, &status) < 0)
         return tidemark_cursor_fail(cursor, error, TIDEMARK_EIO, "cannot read its status: %s", strerror(errno));
     repair->size = status.st_size;
-    if (repair->tail.batches > 0) return 0;
+    if (repair->tail.batches > 0) return check_before(scan, segments, count, repair->head, error);
     if (count > 1) {
         result = tidemark_scan_open(scan, segments[count - 2].first_seqno, error);
         if (result == 0) result = tidemark_scan_tail(scan, repair->head, repair->segment.first_seqno, &before, error);

@@ -8,17 +8,25 @@
 
 #pragma GCC visibility push(hidden)
 
+/* A segment that was read, and how far its batches go: a search in a history asks for many seqnos of one segment. */
+struct tidemark_reached {
+    uint64_t history_turn; /* 0: none */
+    uint32_t shard;
+    int64_t first_seqno, last_seqno;
+};
+
 struct tidemark_wal_source {
     struct tidemark_log log;
-    tidemark_state *heads;         /* NULL: an archive */
-    tidemark_state *archive_heads; /* of an archive that has heads: a copy in memory, of the moment of opening */
-    uint32_t log_id;               /* 0: not known, a writer is just making it */
-    unsigned char heads_id[16];    /* the file id of the heads */
-    uint64_t turn;                 /* another number each time heads are opened, from 1 on */
-    uint64_t history_turn;         /* the same if the heads have another file id, or the path another directory */
-    double looked_at;              /* when it was last seen whether the heads are the ones on disk */
-    tidemark_error failure;        /* of that look; code 0: none */
-    size_t references;             /* the source's handle and its readers */
+    tidemark_state *heads;           /* NULL: an archive */
+    tidemark_state *archive_heads;   /* of an archive that has heads: a copy in memory, of the moment of opening */
+    uint32_t log_id;                 /* 0: not known, a writer is just making it */
+    unsigned char heads_id[16];      /* the file id of the heads */
+    uint64_t turn;                   /* another number each time heads are opened, from 1 on */
+    uint64_t history_turn;           /* the same if the heads have another file id, or the path another directory */
+    struct tidemark_reached reached; /* the segment that tidemark_wal_source_epoch read last */
+    double looked_at;                /* when it was last seen whether the heads are the ones on disk */
+    tidemark_error failure;          /* of that look; code 0: none */
+    size_t references;               /* the source's handle and its readers */
     _Atomic(bool) interrupted;
 };
 

@@ -49,7 +49,7 @@ local function open(self, shard)
     return false
   end
   local subscription, message, code = self.source:subscribe(shard.id, shard.position)
-  if not subscription and code ~= "AHEAD" then
+  if not subscription and code ~= "AHEAD" and not (code == "UNKNOWN_SHARD" and shard.position > 0) then
     return nil, message or "it cannot be read", code
   end
   shard.subscription = subscription

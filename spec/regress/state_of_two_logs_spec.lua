@@ -1,8 +1,6 @@
---- A state file that follows one log took the records of another one, in the shards of which it had nothing: a shard without a note was
---- taken to be free, although the notes of other shards name the log. Afterwards the state belonged to no log, and neither could go on.
+--- tidemark follow took records of another log into a state file, in a shard of which it had nothing, if that log did not have the shards
+--- of which the state had something: only the shards of the log were followed. Afterwards neither log could go on.
 
-local Follower = require "tidemark.follower"
-local ReplicationState = require "tidemark.replication_state"
 local Wal = require "tidemark.wal"
 local command_line = require "spec.support.command_line"
 local sandbox = require "spec.support.sandbox"
@@ -43,30 +41,5 @@ describe("a state file that has records of one log", function()
     assert.truthy(result.err:find("(FOREIGN)", 1, true), result.err)
     assert.equal(3, run("status", directory .. "/state", "--log", second).code)
     expect(0, follow(first)) -- and goes on with its own
-  end)
-
-  it("refuses the other log in a follower of some of its shards", function()
-    local logs = { [0] = make_log("first", { 0, 1 }, { 0, 1 }), make_log("second", { 0, 1 }, { 0, 1 }) }
-    local records = {}
-    for shard = 0, 1 do
-      local state = assert(ReplicationState.open(directory .. "/state", { 0, 1 }))
-      local source = assert(Wal.source(logs[shard]))
-      local follower = assert(Follower.new {
-        state = state,
-        source = source,
-        shards = { shard },
-        apply = function(batch)
-          records[#records + 1] = batch:record(1)
-          return true
-        end,
-      })
-      follower:step(0)
-      assert.equal(shard == 0 and "ok" or "foreign", follower:verdict(shard))
-      follower:stop()
-      follower:close()
-      state:close()
-      source:close()
-    end
-    assert.same({ "first0" }, records)
   end)
 end)

@@ -202,7 +202,13 @@ end
 
 local function follow(source, sink, options, progress)
   local follower, message, code
-  local shards = source:shards()
+  local shards, seen = source:shards(), {}
+  for _, shard in ipairs(shards) do
+    seen[shard] = true
+  end
+  for shard, mark in pairs(sink.target:state():snapshot()) do -- also those that the log does not have any more
+    shards[#shards + 1] = mark > 0 and not seen[shard] and shard or nil
+  end
   follower, message, code = Follower.new {
     target = sink.target,
     source = source,

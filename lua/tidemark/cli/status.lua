@@ -87,7 +87,7 @@ local function compare(source, target, shard, position)
     subscription:close()
   elseif code == "PRUNED" then
     return { verdict = "behind_retention", code = code, message = message }
-  elseif code == "UNKNOWN_SHARD" then
+  elseif code == "UNKNOWN_SHARD" and not (position > 0 and target:log_id(shard)) then
     return { verdict = "unknown" }
   end
   local result

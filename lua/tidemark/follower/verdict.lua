@@ -61,19 +61,44 @@ local function describe_ahead(position, head)
   return message:format(position, head and ("at record %d"):format(head) or "before it")
 end
 
+-- The lowest seqno above `seqno` of which the target knows the epoch, and that epoch; nothing where it knows none up to the position.
+local function lowest_known(target, shard, seqno, position)
+  local low, high = seqno + 1, position
+  if low > high or not target:epoch(shard, high) then
+    return
+  end
+  while low < high do
+    local middle = low + (high - low) // 2
+    if target:epoch(shard, middle) then
+      high = middle
+    else
+      low = middle + 1
+    end
+  end
+  return low, (target:epoch(shard, low))
+end
+
 -- Source and target compared at `seqno`: a verdict "diverged", or true where they agree, false where it is not known; or nil, message,
 -- code.
-local function compare(source, target, shard, seqno, theirs)
+local function compare(source, target, shard, seqno, theirs, position)
   local ours, message, code = target:epoch(shard, seqno)
   if not ours and code then
     return nil, message, code
-  elseif not ours or not theirs then
+  elseif not theirs then
     return false
+  elseif not ours then -- epochs ascend in a log: before a record of one epoch there is none of a later one
+    local above, epoch = lowest_known(target, shard, seqno, position)
+    if not above or theirs <= epoch then
+      return false
+    end
+    seqno, ours = above, epoch
+    message = ("record %d was applied under epoch %s, but the log has the later epoch %s before it"):format(
+      seqno, epochs.text(ours), epochs.text(theirs))
   elseif ours == theirs then
     return true
   end
   local common = verdict.last_common(source, target, shard, math.max(seqno - 1, 0))
-  message = verdict.add_common(epochs.describe_difference(seqno, ours, theirs), common)
+  message = verdict.add_common(message or epochs.describe_difference(seqno, ours, theirs), common)
   return { verdict = "diverged", message = message, code = "DIVERGED", common = common }
 end
 
@@ -102,7 +127,9 @@ end
 function verdict.at(source, target, shard, position)
   local epoch, head, message, code = ask(source, shard, position)
   local seqno, ends_before = position, head ~= nil and head < position and not epoch
-  if ends_before and (code == "AHEAD" or not code) then
+  if code == "UNKNOWN_SHARD" and position > 0 then -- the log lost the shard, or was restored from a copy that is older than it
+    return { verdict = "ahead_of_source", message = describe_ahead(position, nil), code = "AHEAD", head = head }
+  elseif ends_before and (code == "AHEAD" or not code) then
     seqno = head
     epoch, message, code = source:epoch(shard, head)
   elseif code == "PRUNED" then
@@ -114,7 +141,7 @@ function verdict.at(source, target, shard, position)
     return nil, message, code
   end
   local result
-  result, message, code = compare(source, target, shard, seqno, epoch)
+  result, message, code = compare(source, target, shard, seqno, epoch, position)
   if result == nil then
     return nil, message, code
   elseif result ~= true and result ~= false then
