@@ -35,6 +35,7 @@ build = {
     ["tidemark.cli.signals"] = "lua/tidemark/cli/signals.lua",
     ["tidemark.cli.status"] = "lua/tidemark/cli/status.lua",
     ["tidemark.cli.terminal"] = "lua/tidemark/cli/terminal.lua",
+    ["tidemark.cli.typed"] = "lua/tidemark/cli/typed.lua",
     ["tidemark.cli.verify"] = "lua/tidemark/cli/verify.lua",
     ["tidemark.epochs"] = "lua/tidemark/epochs.lua",
     ["tidemark.follower"] = "lua/tidemark/follower.lua",

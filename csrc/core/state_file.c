@@ -111,7 +111,8 @@ static int open_plain(const struct tidemark_file *file, const char *name, const 
     else if (!S_ISREG(status.st_mode))
         code = tidemark_fail(error, TIDEMARK_EDENIED, "%s%s: is not a plain file", file->path, suffix);
     else if (status.st_uid != geteuid())
-        code = tidemark_fail(error, TIDEMARK_EDENIED, "%s%s: belongs to user %lu, not to %lu who opens it", file->path,
+        code = tidemark_fail(error, TIDEMARK_EDENIED,
+                             "%s%s: belongs to user %lu, not to %lu who opens it: open it as that user", file->path,
                              suffix, (unsigned long)status.st_uid, (unsigned long)geteuid());
     if (code == 0) *result = fd;
     else (void)file->io->close(fd);
@@ -269,7 +270,8 @@ static int attach_locked(struct tidemark_file *file, const uint32_t *shards, siz
     else if (result == 1)
         result = tidemark_fail(
             error, TIDEMARK_EBUSY,
-            "%s: other processes are attached to a live file that does not belong to it: end them first", file->path);
+            "%s: other processes are attached to a live file that does not belong to it: end those processes first",
+            file->path);
     if (result == 0) result = add_shards(file, alone ? &checkpoint : NULL, shards, count, error);
     if (result == 0 && alone) result = begin(file, &checkpoint, error);
     tidemark_checkpoint_clear(&checkpoint);

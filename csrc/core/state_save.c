@@ -24,7 +24,7 @@
 int tidemark_file_check_process(const struct tidemark_file *file, tidemark_error *error) {
     if (file->process == getpid()) return 0;
     return tidemark_fail(error, TIDEMARK_EFORKED,
-                         "%s: opened by process %ld, which forked this one: close the state here and open it anew",
+                         "%s: opened by process %ld, which forked this one: close the state here and open it again",
                          file->path, (long)file->process);
 }
 
@@ -51,8 +51,8 @@ int tidemark_file_copy_notes(struct tidemark_file *file, const struct tidemark_c
 
 /* A sync has failed: what the disk holds is not known, and a second sync could succeed without having written it. */
 static int poison(struct tidemark_file *file, tidemark_error *error) {
-    int code = tidemark_file_fail_io(file, "sync failed, no save is possible until all who have it open have closed it",
-                                     error);
+    int code = tidemark_file_fail_io(
+        file, "sync failed, so nothing can be saved until all who have it open have closed it", error);
     atomic_store(&file->live->poisoned, 1);
     return code;
 }
@@ -64,7 +64,7 @@ static int check_saving(struct tidemark_file *file, tidemark_error *error) {
     if (live_current < 0) return live_current;
     if (!live_current)
         return tidemark_fail(error, TIDEMARK_EREPLACED,
-                             "%s%s: was deleted or replaced since it was opened: close the state and open it anew",
+                             "%s%s: was deleted or replaced since it was opened: close the state and open it again",
                              file->path, current ? ".live" : "");
     /* another file may have been copied over it in place */
     int result = tidemark_checkpoint_file_id(file->io, file->fd, file->path, id, error);
@@ -72,12 +72,13 @@ static int check_saving(struct tidemark_file *file, tidemark_error *error) {
     if (memcmp(id, file->id, sizeof id) != 0)
         return tidemark_fail(error, TIDEMARK_EREPLACED,
                              "%s: was overwritten with another state since it was opened: close the state and open it "
-                             "anew",
+                             "again",
                              file->path);
     if (atomic_load(&file->live->poisoned))
-        return tidemark_fail(error, TIDEMARK_EPOISONED,
-                             "%s: an earlier sync failed: close the state in every process and open it anew",
-                             file->path);
+        return tidemark_fail(
+            error, TIDEMARK_EPOISONED,
+            "%s: an earlier sync failed: close the state in every process, look at the disk, and open it again",
+            file->path);
     return 0;
 }
 

@@ -36,7 +36,7 @@ static int fail_io(const struct tidemark_wal *wal, const char *name, const char 
 
 static int poison(struct tidemark_wal *wal, const char *name, tidemark_error *error) {
     wal->poisoned = true;
-    return fail_io(wal, name, "sync failed, close the log and open it anew", error);
+    return fail_io(wal, name, "sync failed, close the log, look at the disk, and open it again", error);
 }
 
 static void name_of(const struct tidemark_wal_shard *shard, char name[TIDEMARK_SEGMENT_NAME]) {
@@ -189,13 +189,13 @@ static struct tidemark_wal_shard *find_shard(const struct tidemark_wal *wal, uin
 
 static int check_usable(const struct tidemark_wal *wal, tidemark_error *error) {
     if (wal->process != getpid())
-        return tidemark_fail(error, TIDEMARK_EFORKED, "%s: opened before a fork: only the parent may write it",
-                             wal->log.path);
+        return tidemark_fail(error, TIDEMARK_EFORKED,
+                             "%s: opened before a fork: close it here, only the parent may write it", wal->log.path);
     if (wal->poisoned)
-        return tidemark_fail(
-            error, TIDEMARK_EPOISONED,
-            "%s: an earlier sync, or cutting off a failed write, failed: close the log and open it anew",
-            wal->log.path);
+        return tidemark_fail(error, TIDEMARK_EPOISONED,
+                             "%s: an earlier sync, or cutting off a failed write, failed: close the log, look at the "
+                             "disk, and open it again",
+                             wal->log.path);
     return 0;
 }
 

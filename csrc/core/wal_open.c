@@ -175,8 +175,8 @@ static int fail_lost(const struct opening *opening, size_t first, tidemark_error
                        *repair->where != '\0' ? ": " : ", and there is no segment", repair->where);
     return tidemark_fail(
         error, TIDEMARK_ELOST,
-        "%s%s: %s. As it is, the log ends at%s%s (SHARD:SEQNO). Does a copy, a replica or a follower have "
-        "the rest? Restore it. To go on without it, accept the loss",
+        "%s%s: %s. As it is, the log ends at%s%s (SHARD:SEQNO). Restore the rest from a copy, if there "
+        "is one. To go on without it, accept the loss",
         is_long ? "..." : "", wal->log.path + (is_long ? path_length - PATH_MOST : 0), why, list,
         listed < lost ? " ..." : "");
 }

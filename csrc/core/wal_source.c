@@ -126,9 +126,11 @@ int tidemark_wal_source_open(const char *directory, tidemark_wal_source **result
         return 0;
     }
     tidemark_wal_source_close(source);
-    return tidemark_fail(error, TIDEMARK_ENOT_FOUND,
-                         "%s: there is no log in it yet: its writer is just making it, or was cut off as it did",
-                         directory);
+    return tidemark_fail(
+        error, TIDEMARK_ENOT_FOUND,
+        "%s: there is no log in it yet: its writer is just making it, or was cut off: try again, or open it for "
+        "writing",
+        directory);
 }
 
 void tidemark_wal_source_close(tidemark_wal_source *source) {

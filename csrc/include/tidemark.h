@@ -60,8 +60,8 @@ enum {
     TIDEMARK_EREADONLY = -9,      /* the state was opened to read */
     TIDEMARK_EBUSY = -10,         /* others hold the state: files that are not on disk any more, or against a reset */
     TIDEMARK_EREPLACED = -11,     /* the files on disk are no longer those that were opened */
-    TIDEMARK_EPOISONED = -12,     /* a sync failed: close the state everywhere and open it anew */
-    TIDEMARK_EFORKED = -13,       /* opened before a fork, used in the child: close it there and open it anew */
+    TIDEMARK_EPOISONED = -12,     /* a sync failed: close the state everywhere and open it again */
+    TIDEMARK_EFORKED = -13,       /* opened before a fork, used in the child: close it there */
     TIDEMARK_ELOCKED = -14,       /* another writer has the log, or another follower the shard */
     TIDEMARK_ETIMEOUT = -15,      /* nothing came in time */
     TIDEMARK_EFENCED = -16,       /* an epoch that is not above the last one */

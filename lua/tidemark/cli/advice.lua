@@ -1,91 +1,199 @@
---- What a user can do about an error, by its code (docs/reference.md has the list).
+--- What a user can do about an error, by its code (docs/reference.md has the list). What is to be typed can be typed as it is.
+
+local typed = require "tidemark.cli.typed"
+
+local SEGMENT = "%d%d%d%d%d%-%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%.wal" -- its name
+
+---What is wrong where.
+---@class tidemark.AdviceContext
+---@field command string of the command line
+---@field log string? the directory of the log
+---@field db string? the follower's database
+---@field state string? or its state file
+---@field file string? or a file of which it is not known what it is
+---@field shard integer?
+---@field common integer? of a shard that has diverged: the last record that is proved to be common
+---@field head integer? of a shard whose log ends before it
+
+-- The follower's file, and the option that names it: nil where the command has none.
+local function file_of(context)
+  return context.db or context.state or context.file, context.db and "--db" or context.state and "--state"
+end
+
+local function is_there(path)
+  local file = io.open(path, "rb")
+  if file then
+    file:close()
+  end
+  return file ~= nil
+end
+
+local function has_segments(directory)
+  local found, uv = pcall(require, "luv")
+  local names = found and uv.fs_scandir(directory)
+  for name in names and uv.fs_scandir_next or function() end, names do
+    if name:find("^" .. SEGMENT .. "$") then
+      return true
+    end
+  end
+  return false
+end
+
+-- "type ..., which says how to go on": opening a log for writing finds out what it lacks, and changes nothing where something is lost.
+local function opening(context)
+  return ("type %s append %s </dev/null, which says how to go on"):format(typed.program(), typed.quote(context.log))
+end
+
+-- Whether the message is about the log: "segment" or "heads" for a file of it.
+local function part_of_log(message, context)
+  if not context.log then
+    return nil
+  elseif message:find("/" .. SEGMENT .. ": ") then
+    return "segment"
+  elseif message:find "/heads: " or message:find "/heads%.live: " then
+    return "heads"
+  end
+end
+
+-- Where a copy takes the place of the follower's file: the old files beside it, which do not belong to the copy.
+local function files_beside(context)
+  local file = file_of(context)
+  if context.db or context.file and is_there(file .. "-wal") then
+    return ("%s and %s"):format(typed.quote(file .. "-wal"), typed.quote(file .. "-shm"))
+  end
+  return typed.quote(file .. ".live")
+end
+
+-- "; or begin with record 1 in another file, --db FILE"
+local function another_file(context)
+  local _, option = file_of(context)
+  return option and ("; or begin with record 1 in another file, %s FILE"):format(option) or ""
+end
+
+-- ---- by code ----
 
 local ADVICE = {
-  AHEAD = "it goes on by itself once the log has that record again: start the log's writer, or restore a newer copy of the log",
   BUSY = "end the processes that have it open, then try again",
-  CORRUPT = "nothing was changed. If it is the right file, restore a copy of it",
-  DIVERGED = "find out which history is right, and begin again from a copy of that one",
-  FOREIGN = "give the file that belongs to this log, or the log that belongs to the file; a new file begins with record 1",
-  GAP = "look why the records in between are missing",
+  FENCED = "leave --epoch out",
   LOCKED = "end the other one first",
   POISONED = "end all who have it open, look at the disk, then start again",
-  PRUNED = "begin again from a newer copy of the data",
   REPLACED = "the files were replaced while they were open: start again",
 }
 
--- For a log that ends too early: the options with which append goes on, from the list of ends in the message.
-local function advice_on_loss(message)
+function ADVICE.CORRUPT(message, context)
+  local part = part_of_log(message, context)
+  if part == "heads" then
+    return "nothing was changed: " .. opening(context)
+  elseif not part and file_of(context) then
+    return ("nothing was changed. If it is the right file, end all who use it, put a copy in its place and remove %s%s"):format(
+      files_beside(context), another_file(context))
+  elseif context.command == "append" or context.command == "verify" then
+    return ("nothing was changed. End the log's writer, then type: %s salvage %s %s (add --from COPY if a copy or a replica has the "
+      .. "rest)"):format(typed.program(), typed.quote(context.log), typed.quote(context.log .. ".salvaged"))
+  end
+  return ("nothing was changed: type %s verify %s, which says what to do"):format(typed.program(), typed.quote(context.log))
+end
+
+ADVICE.NOTADB = ADVICE.CORRUPT
+
+function ADVICE.UNSUPPORTED(message, context)
+  if context.log and (part_of_log(message, context) or not file_of(context)) then
+    return "nothing was changed. Use the version of tidemark that wrote it, or begin a new log in another directory"
+  end
+  return "nothing was changed. Use the version of tidemark that wrote it" .. another_file(context)
+end
+
+function ADVICE.NOT_FOUND(message, context)
+  if message:find("there is no log in it yet", 1, true) then
+    return ("type %s append %s </dev/null"):format(typed.program(), typed.quote(context.log))
+  elseif not context.log or is_there(context.log .. "/heads") then
+    return context.command == "status" and "give the directory of a log, a state file or a database of follow --db" or nil
+  elseif has_segments(context.log) then
+    return "it has segments, but no file heads: " .. opening(context)
+  end
+  return ("give the directory of a log, which %s append makes"):format(typed.program())
+end
+
+function ADVICE.FOREIGN(message, context)
+  if part_of_log(message, context) then
+    return ("move the file that is of another log out of %s (this one or, if it is heads that is wrong, heads), and restore the right "
+      .. "one from a copy. Then %s"):format(typed.quote(context.log), opening(context))
+  end
+  local _, option = file_of(context)
+  return ("give the file that belongs to this log, or the log that belongs to the file; a new file%s begins with record 1"):format(
+    option and (", %s FILE,"):format(option) or "")
+end
+
+-- In append, the options with which it goes on, from the list of ends in the message.
+function ADVICE.LOST(message, context)
   local options = {}
   for mark in (message:match "ends at ([%d: ]+)" or ""):gmatch "%d+:%d+" do
     options[#options + 1] = "--accept-loss " .. mark
   end
   if #options == 0 then
-    return "restore the missing files"
+    return ("restore the missing files from a copy of the log. Without one, %s"):format(opening(context))
   end
   local shards = message:find("shard ", 1, true) and "" or ", and --shards N if it had more shards"
   return ("with tidemark append add %s%s"):format(table.concat(options, " "), shards)
 end
 
--- Words for sh that it takes as they are.
-local function quote(text)
-  return "'" .. text:gsub("'", "'\\''") .. "'"
+function ADVICE.GAP(_, context)
+  return ("type %s verify %s, which says what is wrong with the log"):format(typed.program(), typed.quote(context.log))
 end
 
--- For a damaged segment; its path begins the message, but for the shard.
-local function advice_on_damage(message)
-  local directory = message:gsub("^shard %d+: ", ""):match "^(.-)/%d%d%d%d%d%-%d+%.wal: "
-  return directory and ("nothing was changed. What is whole is saved by: tidemark salvage %s NEWDIR [--from LOG], where LOG is a copy or "
-    .. "replica that has the rest"):format(quote(directory))
-end
-
--- The interpreter that runs this.
-local function interpreter()
-  local at = 0
-  while arg and arg[at - 1] do
-    at = at - 1
-  end
-  return at < 0 and arg[at] or "lua"
+function ADVICE.PRUNED(message, context)
+  local first = math.tointeger(tonumber(message:match "the log begins with (%d+)"))
+  local which = first and ("that has applied record %d"):format(first - 1) or "that has applied more"
+  local what = context.db and "a copy of its file" or "copies of its effects and its file"
+  return ("begin again from a newer copy of the data: end this follower and another one %s, put %s in the place of these and remove %s")
+    :format(which, what, files_beside(context))
 end
 
 local RESET_STATE = 'assert(assert(require("tidemark.replication_state").open(%q, {})):reset(%d, %d))'
 local RESET_DB = 'assert(assert(require("tidemark.follower_db").open(%q, {%d})):reset(%d, %d, function(db) '
   .. 'return db:exec("DELETE FROM records WHERE shard = %d AND seqno > %d") end))'
 
--- For a shard that holds records which the log does not have: the ways on, as they are typed.
-local function advice_on_divergence(context)
-  local shard, common = context.shard, context.common or 0
-  local option, file, after = "--state", context.state, ("the effects of its records after %d"):format(common)
-  local script = RESET_STATE:format(file, shard, common)
-  local first = ("take back %s, then type: "):format(after)
+-- "delete the records after 10; type: ...": the shard goes back to the record `seqno`.
+local function going_back(context, seqno)
+  local shard = context.shard
   if context.db then
-    option, file = "--db", context.db
-    script = RESET_DB:format(file, shard, shard, common, shard, common)
-    first = ("delete the records after %d, which it does not have; type: "):format(common)
+    return ("delete the records after %d, which it does not have; type: %s"):format(
+      seqno, typed.lua(RESET_DB:format(context.db, shard, shard, seqno, shard, seqno)))
   end
-  return ("find out which history is right. If it is this log's, %s%s -e %s; or begin with record 1 in another file, %s FILE"):format(
-    first, interpreter(), quote(script), option)
+  return ("take back the effects of its records after %d, then type: %s"):format(
+    seqno, typed.lua(RESET_STATE:format(context.state, shard, seqno)))
 end
 
----What is wrong where.
----@class tidemark.AdviceContext
----@field db string? the follower's database
----@field state string? or its state file
----@field log string the directory of the log
----@field shard integer
----@field common integer? of a shard that has diverged
+function ADVICE.DIVERGED(_, context)
+  local _, option = file_of(context)
+  return ("find out which history is right; if it is the file's, follow the log that has it. If it is this log's, %s; or begin with "
+    .. "record 1 in another file, %s FILE"):format(going_back(context, context.common or 0), option)
+end
+
+function ADVICE.AHEAD(_, context)
+  local waiting = "it goes on by itself once the log has that record again: restore a newer copy of the log or, if its machine went "
+    .. ("down, type %s append %s </dev/null"):format(typed.program(), typed.quote(context.log))
+  if not context.head or not context.shard then
+    return waiting
+  end
+  return ("%s. If the record is lost for good, %s"):format(waiting, going_back(context, context.head))
+end
 
 --- The message with its code and what to do.
 ---@param message string
 ---@param code string?
----@param context tidemark.AdviceContext? of a follower's shard
+---@param context tidemark.AdviceContext
 ---@return string
 return function(message, code, context)
   if code then
     message = ("%s (%s)"):format(message, code)
   end
-  local todo = code == "LOST" and advice_on_loss(message) or code == "CORRUPT" and advice_on_damage(message) or ADVICE[code]
-  if code == "DIVERGED" and context then
-    todo = advice_on_divergence(context)
+  if code and message:find("Too many open files", 1, true) then
+    return message .. ": raise the limit, type: ulimit -n $(ulimit -Hn), then start again"
+  end
+  local todo = ADVICE[code]
+  if type(todo) == "function" then
+    todo = todo(message, context)
   end
   return todo and ("%s: %s"):format(message, todo) or message
 end

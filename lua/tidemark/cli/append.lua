@@ -6,9 +6,12 @@ local Wal = require "tidemark.wal"
 local lines = require "tidemark.cli.lines"
 local signals = require "tidemark.cli.signals"
 local terminal = require "tidemark.cli.terminal"
+local typed = require "tidemark.cli.typed"
 
+local MENDED = "once it is mended"
 local BATCH_BYTES = 1048576 -- a batch has no more unless it is of one record, whatever --batch says
 local PENDING_BYTES = 67108864 -- of all shards: then all are written
+local BATCH = 100 -- of records, by default
 local STDIN = "-" -- the name of standard input
 local DELAY = 0.1 -- seconds that a record may wait for others to fill its batch
 local RECORD_BYTES = 67108864 - 64 - 4 -- the most a record can have: a batch has 64 MiB, with its header and the record's end
@@ -138,18 +141,47 @@ local function new_writer(wal, shards, limit)
   return writer
 end
 
--- Appends the lines of one file; "-" is standard input. Returns how many lines were read, and a message when it failed.
-local function append_file(name, options, writer, progress)
+-- "...: once that line is mended, type: tail -n +3 FILE | tidemark append LOG": how to go on with line `number` of a file, and the files
+-- after it.
+local function go_on(options, position, number, once)
+  local name, rest = options.file[position], table.move(options.file, position + 1, #options.file, 1, {})
+  local text = "; all lines before were appended, nothing after: " .. once
+  if name == STDIN then
+    return text .. ", append it and those after it"
+  end
+  local words = { typed.program(), "append", typed.quote(options.dir) }
+  if options.key then
+    words[#words + 1] = "--key " .. typed.quote(options.key)
+  end
+  if options.batch ~= BATCH then
+    words[#words + 1] = ("--batch %d"):format(options.batch)
+  end
+  local append, files, has_input = table.concat(words, " "), {}, false
+  for i, file in ipairs(rest) do
+    files[i], has_input = " " .. typed.quote(file), has_input or file == STDIN
+  end
+  local command = ("tail -n +%d %s | %s"):format(number, typed.quote(name), append)
+  if has_input then -- which is not the pipe
+    command = ("%s && %s%s"):format(command, append, table.concat(files))
+  elseif #files > 0 then
+    command = ("%s -%s"):format(command, table.concat(files))
+  end
+  return ("%s, type: %s"):format(text, command)
+end
+
+-- Appends the lines of one of the files; "-" is standard input. Returns how many lines were read, and a message when it failed.
+local function append_file(position, options, writer, progress)
+  local name = options.file[position]
   local title, read = name == STDIN and "standard input" or name, 0
   local fd, message = lines.open(name ~= STDIN and name or nil)
   if not fd then
-    return read, message
+    return read, message .. go_on(options, position, 1, "once it can be read")
   end
   message = lines.each(fd, {
     each = function(line, number)
       local key, wrong = key_of(line, options.key)
       if not key then
-        return ("line %d of %s %s"):format(number, title, wrong)
+        return ("line %d of %s %s%s"):format(number, title, wrong, go_on(options, position, number, MENDED))
       end
       read = number
       progress:show(function()
@@ -159,11 +191,12 @@ local function append_file(name, options, writer, progress)
     end,
     longest = RECORD_BYTES,
     too_long = function(number)
-      return ("line %d of %s has more than %s bytes, the most that a record can have"):format(
-        number, title, terminal.thousands(RECORD_BYTES))
+      return ("line %d of %s has more than %s bytes, the most that a record can have%s"):format(
+        number, title, terminal.thousands(RECORD_BYTES), go_on(options, position, number, MENDED))
     end,
     cannot_read = function(reason)
-      return ("%s: line %d cannot be read: %s"):format(title, read + 1, reason)
+      return ("%s: line %d cannot be read: %s%s"):format(title, read + 1, reason,
+        go_on(options, position, read + 1, "once it can be read"))
     end,
     on_tick = writer.flush_if_due,
   })
@@ -174,8 +207,8 @@ end
 -- Appends all files: how many lines were read, a message when one failed, and where a signal ended it, if one did.
 local function append_files(options, writer, progress)
   local total = 0
-  for _, name in ipairs(options.file) do
-    local read, message = append_file(name, options, writer, progress)
+  for position, name in ipairs(options.file) do
+    local read, message = append_file(position, options, writer, progress)
     total = total + read
     if message then
       return total, message
@@ -186,14 +219,34 @@ local function append_files(options, writer, progress)
   return total
 end
 
-local function summary(wal, shards, writer)
+local function describe_heads(wal, shards)
   local heads = {}
   for i = 1, math.min(#shards, 16) do
     heads[i] = ("%d:%d"):format(shards[i], wal:head(shards[i]))
   end
-  return ("%s appended in %s; heads %s%s"):format(
-    terminal.amount(writer.records, "record"), terminal.amount(writer.batches, "batch", "batches"),
-    table.concat(heads, " "), #shards > 16 and " ..." or "")
+  return table.concat(heads, " ") .. (#shards > 16 and " ..." or "")
+end
+
+local function summary(wal, shards, writer)
+  return ("%s appended in %s; heads %s"):format(
+    terminal.amount(writer.records, "record"), terminal.amount(writer.batches, "batch", "batches"), describe_heads(wal, shards))
+end
+
+local function look_again(options)
+  return ("type %s append %s </dev/null"):format(typed.program(), typed.quote(options.dir))
+end
+
+-- A batch was not written. It may be there all the same when the log is opened again, so the way on is to look. `before`: the heads then.
+local function describe_failure(writer, read, options, before)
+  local message = writer.failure .. (writer.code and (" (%s)"):format(writer.code) or "")
+  local look = look_again(options)
+  message = ("%s; of %d lines read %d were appended"):format(message, read, writer.records)
+  local shard, head = before:match "^(%d+):(%d+)$"
+  if not shard then -- which lines went to which shard is not kept
+    return ("%s, and the heads were %s before. Once the cause is gone, %s, which says what is there"):format(message, before, look)
+  end
+  return ("%s. Once the cause is gone, %s: if it says heads %s:N, the first N%s lines are there, append those after them"):format(
+    message, look, shard, head == "0" and "" or " - " .. head)
 end
 
 -- Why one of the files cannot be read, if one cannot: told before anything is made.
@@ -240,6 +293,7 @@ return function(options)
   for _, note in ipairs(wal:recovery()) do
     io.stderr:write("recovered: ", note, "\n")
   end
+  local before = describe_heads(wal, shards)
   local writer, progress = new_writer(wal, shards, options.batch), terminal.progress()
   local read, wrong, ended = append_files(options, writer, progress)
   local failure = writer.flush_all()
@@ -247,11 +301,12 @@ return function(options)
   local _, unwritten = terminal.write(summary(wal, shards, writer), ended and "; " .. ended or "", "\n")
   local closed, why, why_code = wal:close()
   if failure then
-    return 1, ("%s; of %d lines read %d were appended"):format(failure, read, writer.records), writer.code
+    return 1, describe_failure(writer, read, options, before)
   elseif wrong then
-    return 1, wrong .. "; all lines before were appended, nothing after: mend that line, then append it and those after it"
+    return 1, wrong
   elseif not closed then
-    return 1, why, why_code
+    return 1, ("%s%s; all lines were appended. Once the cause is gone, %s, which says what is there"):format(
+      why, why_code and (" (%s)"):format(why_code) or "", look_again(options))
   end
   return unwritten and 1 or 0, unwritten
 end

@@ -7,6 +7,7 @@ local Wal = require "tidemark.wal"
 local advice = require "tidemark.cli.advice"
 local signals = require "tidemark.cli.signals"
 local terminal = require "tidemark.cli.terminal"
+local typed = require "tidemark.cli.typed"
 
 local SLICE = 0.1 -- seconds between two looks at signals
 
@@ -18,7 +19,7 @@ local INSERT = "INSERT INTO records VALUES (?, ?, ?)"
 local function open_db(path, shards)
   local found, FollowerDb = pcall(require, "tidemark.follower_db")
   if not found then
-    return nil, "--db needs the module tidemark.sqlite: install the rock tidemark-sqlite, or libsqlite3-dev and run make"
+    return nil, "--db needs " .. typed.SQLITE
   end
   local sqlite = require "tidemark.sqlite"
   local db, message, code = FollowerDb.open(path, shards)
@@ -162,7 +163,8 @@ local function troubles(status, shards, options)
   local list = {}
   for _, shard in ipairs(shards) do
     local entry = status[shard]
-    local context = { db = options.db, state = options.state, log = options.dir, shard = shard, common = entry.common }
+    local context = { command = "follow", log = options.dir, db = options.db, state = options.state, shard = shard,
+      common = entry.common, head = entry.head }
     if entry.state == "foreign" and entry.verdict == "foreign" and not entry.error:find "^shard" then
       local file = (options.db or options.state):gsub("%%", "%%%%")
       return { advice(entry.error:gsub("^the target", file), entry.code, context) }

@@ -197,6 +197,19 @@ local function fill_standard_streams()
   end
 end
 
+-- What an error of the command is about, for the advice. A directory is a log.
+local function context_of(options)
+  local context = { command = options.command, log = options.log or options.dir, db = options.db, state = options.state }
+  if options.command == "status" and require("luv").fs_stat(options.target .. "/.") then
+    context.log = options.target
+  elseif options.command == "status" then
+    context.file = options.target
+  elseif options.command == "inspect" then
+    context.file, context.log = options.file, options.file:match "^(.*)/heads$"
+  end
+  return context
+end
+
 local cli = {}
 
 --- Runs the command line `arguments`.
@@ -208,7 +221,7 @@ function cli.main(arguments)
   local command = require("tidemark.cli." .. options.command)
   local exit_code, message, code = command(options)
   if message then
-    io.stderr:write("tidemark: ", advice(message, code), "\n")
+    io.stderr:write("tidemark: ", advice(message, code, context_of(options)), "\n")
   end
   return exit_code
 end

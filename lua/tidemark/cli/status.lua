@@ -7,6 +7,7 @@ local advice = require "tidemark.cli.advice"
 local core = require "tidemark.core"
 local signals = require "tidemark.cli.signals"
 local terminal = require "tidemark.cli.terminal"
+local typed = require "tidemark.cli.typed"
 local verdict = require "tidemark.follower.verdict"
 
 local SQLITE_MAGIC = "SQLite format 3\0"
@@ -26,7 +27,7 @@ end
 local function open_database(path)
   local found, FollowerDb = pcall(require, "tidemark.follower_db")
   if not found then
-    return nil, path .. ": is a database: to look into it install the rock tidemark-sqlite, or libsqlite3-dev and run make"
+    return nil, path .. ": is a database, and to look into it needs " .. typed.SQLITE
   end
   return FollowerDb.open(path, nil, { readonly = true })
 end
@@ -264,7 +265,8 @@ local function troubles(rows, options)
     local found = row.verdict
     if found and not verdict.GOES_ON[found.verdict] then
       local of = is_database(options.target) and "db" or "state"
-      local context = { [of] = options.target, log = options.log, shard = row.shard, common = found.common }
+      local context = { command = "status", log = options.log, [of] = options.target, shard = row.shard,
+        common = found.common, head = found.head }
       if found.verdict == "foreign" then
         return advice(found.message:gsub("^the target", (options.target:gsub("%%", "%%%%"))), found.code, context)
       end
