@@ -111,8 +111,7 @@ static int fail_no_heads(const char *directory, tidemark_error *error) {
     }
     if (count == 0) return tidemark_fail(error, TIDEMARK_ENOT_FOUND, "%s: there is no log", directory);
     return tidemark_fail(error, TIDEMARK_ELOST,
-                         "%s: there are segments but no file heads, so nobody knows whether records are missing: "
-                         "restore heads from a copy, or open the log for writing to learn where it ends",
+                         "%s: there are segments but no file heads, so nobody knows whether records are missing",
                          directory);
 }
 
