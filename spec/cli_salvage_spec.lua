@@ -382,11 +382,12 @@ describe("tidemark salvage", function()
   end
 
   local function check_without_heads(reason)
-    expect(0, run("salvage", log, new), reason)
+    -- all that the segments show is there, but nobody knows what they do not show
+    assert.truthy(expect(3, run("salvage", log, new), reason, "nor which shards had no records"):find("nothing is missing as far as the segments show", 1, true))
     check_same()
     local other = directory .. "/filled"
     salvage.flip(log, 3, 5, 50)
-    expect(0, run("salvage", log, other, "--from", base .. "/healthy"), reason)
+    expect(3, run("salvage", log, other, "--from", base .. "/healthy"), reason)
     assert.same(salvage.records(base .. "/whole"), salvage.records(other))
     expect(3, run("salvage", log, directory .. "/renumbered"), reason, "shard 3: 5..6 missing")
   end
@@ -409,7 +410,7 @@ describe("tidemark salvage", function()
     for first = 1, LAST, 4 do
       remove(segment(log, 3, first))
     end
-    expect(0, run("salvage", log, new, "--from", base .. "/healthy"))
+    expect(3, run("salvage", log, new, "--from", base .. "/healthy"), "there is no file heads")
     check_same()
   end)
 
@@ -423,7 +424,7 @@ describe("tidemark salvage", function()
     local _, _, code = Wal.open(new, { epoch = 9 })
     assert.equal("FENCED", code)
     remove(log .. "/heads")
-    expect(0, run("salvage", log, directory .. "/again", "--from", base .. "/healthy"))
+    expect(3, run("salvage", log, directory .. "/again", "--from", base .. "/healthy"), "there is no file heads")
     heads = assert(Wal.heads(directory .. "/again"))
     assert.same({ 3, 3 }, { epochs_of(heads) })
     heads:close()
@@ -577,7 +578,7 @@ describe("tidemark salvage", function()
     assert.equal("file", command_line.list(new))
     remove(new .. "/file")
     expect(1, run("salvage", log, log .. "/new"), "is in the log that is salvaged")
-    expect(1, run("salvage", log, log), "is not empty")
+    expect(1, run("salvage", log, log), "is the log that is salvaged")
     expect(1, run("salvage", log, directory .. "/no/such"), directory .. "/no")
     command_line.write(directory .. "/plain", "")
     expect(1, run("salvage", log, directory .. "/plain"), directory .. "/plain")

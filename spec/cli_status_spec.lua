@@ -192,13 +192,23 @@ describe("tidemark verify", function()
     assert_refused(run("verify", log), segment, "offset 78", "(CORRUPT)")
   end)
 
+  for _, command in ipairs { "status", "follow" } do
+    it(("(%s) does not take a log that lost its heads for no log"):format(command), function()
+      command_line.make_log(log, 1, 1)
+      assert(os.remove(log .. "/heads"))
+      local more = command == "follow" and { "--state", directory .. "/state", "--print" } or {}
+      command_line.expect(1, run(command, log, table.unpack(more)), "segments but no file heads", "(LOST)")
+      assert.truthy(run("verify", log).out:find("nobody knows whether records at the end are missing", 1, true))
+    end)
+  end
+
   it("tells of what a killed writer left", function()
     command_line.make_log(log, 1, 1)
     local segment = log .. "/00000-00000000000000000001.wal"
     command_line.write(segment, command_line.read(segment) .. "TMWB and some more")
     local out = look("verify", log)
     assert.truthy(out:find("2 records in 1 batch,", 1, true))
-    assert.truthy(out:find("18 bytes behind the last whole batches", 1, true), out)
+    assert.truthy(out:find("18 bytes after the last whole batches", 1, true), out)
   end)
 
   it("makes nothing where there is no log", function()

@@ -37,8 +37,9 @@ static void note_loss(struct tidemark_repair *repair, const struct tidemark_curs
     (void)snprintf(repair->where, sizeof repair->where, "%s: offset %lld", cursor->name, (long long)cursor->offset);
 }
 
-/* If the last of `count` segments begins above the head, nothing has said so far that the records before it are here:
- * reads the segments from the head on. Those before the first one may have been pruned. The cursor is left as it is. */
+/* Checks that no record is missing above `head` and before the last of `count` segments: nothing has said so far that
+ * these records are here. Those before the first segment may have been pruned. The cursor is left as it is. ECORRUPT.
+ */
 static int check_before(struct tidemark_scan *scan, const struct tidemark_segment *segments, size_t count, int64_t head,
                         tidemark_error *error) {
     const struct tidemark_cursor kept = scan->cursor;
@@ -73,16 +74,16 @@ static int read_newest(struct tidemark_scan *scan, const struct tidemark_segment
     if (cursor->io->fstat(cursor->fd, &status) < 0)
         return tidemark_cursor_fail(cursor, error, TIDEMARK_EIO, "cannot read its status: %s", strerror(errno));
     repair->size = status.st_size;
-    if (repair->tail.batches > 0) return check_before(scan, segments, count, repair->head, error);
-    if (count > 1) {
-        result = tidemark_scan_open(scan, segments[count - 2].first_seqno, error);
+    if (repair->tail.batches == 0 && count > 1) {
+        count--;
+        result = tidemark_scan_open(scan, segments[count - 1].first_seqno, error);
         if (result == 0) result = tidemark_scan_tail(scan, repair->head, repair->segment.first_seqno, &before, error);
-    } else if (cursor->last_seqno > 0) { /* of the record before this segment nothing is known, not even its epoch */
+    } else if (repair->tail.batches == 0 && cursor->last_seqno > 0) { /* nothing is known of the record before it */
         note_loss(repair, cursor);
         cursor->last_seqno = 0;
-        result = 0;
     }
-    return result;
+    /* the end of a shard that has lost records must be where its last record is, and not after another hole */
+    return result < 0 ? result : check_before(scan, segments, count, repair->lost ? 0 : repair->head, error);
 }
 
 /* Reads what is needed of the `count` segments of a shard. */

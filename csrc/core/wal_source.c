@@ -19,6 +19,7 @@
 
 #include "alloc.h"
 #include "error.h"
+#include "segment.h"
 #include "state_file.h"
 #include "wait.h"
 
@@ -98,10 +99,26 @@ int tidemark_wal_source_open_io(const struct tidemark_io *io, const char *direct
     return code;
 }
 
+/* ENOT_FOUND for a directory that has no heads; ELOST if it has segments. */
+static int fail_no_heads(const char *directory, tidemark_error *error) {
+    struct tidemark_segment *segments = NULL;
+    struct tidemark_log log;
+    size_t count = 0;
+    if (tidemark_log_open(&tidemark_io_system, directory, &log, NULL) == 0) {
+        (void)tidemark_segment_list(log.io, log.directory, log.path, -1, &segments, &count, NULL);
+        tidemark_free(segments);
+        tidemark_log_close(&log);
+    }
+    if (count == 0) return tidemark_fail(error, TIDEMARK_ENOT_FOUND, "%s: there is no log", directory);
+    return tidemark_fail(error, TIDEMARK_ELOST,
+                         "%s: there are segments but no file heads, so nobody knows whether records are missing",
+                         directory);
+}
+
 int tidemark_wal_source_open(const char *directory, tidemark_wal_source **result, tidemark_error *error) {
     tidemark_wal_source *source;
     int code = tidemark_wal_source_open_io(&tidemark_io_system, directory, false, &source, error);
-    if (code == TIDEMARK_ENOT_FOUND) return tidemark_fail(error, code, "%s: there is no log", directory);
+    if (code == TIDEMARK_ENOT_FOUND) return fail_no_heads(directory, error);
     if (code < 0) return code;
     if (source->log_id != 0) {
         *result = source;

@@ -438,8 +438,8 @@ typedef struct tidemark_wal_source tidemark_wal_source;
 /* A reader of one shard. Holds no batch and one descriptor, that of its segment. */
 typedef struct tidemark_wal_reader tidemark_wal_reader;
 
-/* Opens the log in `directory` to read it. ENOT_FOUND, also while its first writer is just making it; ENOMEM, EIO, and
- * what tidemark_state_open gives for `heads`. */
+/* Opens the log in `directory` to read it. ENOT_FOUND, also while its first writer is just making it; ELOST for
+ * segments without heads; ENOMEM, EIO, and what tidemark_state_open gives for `heads`. */
 TIDEMARK_API int tidemark_wal_source_open(const char *directory, tidemark_wal_source **source, tidemark_error *error);
 
 /* Reads the batches of `shard` from the one on that holds `after_seqno` + 1. The reader may outlive the source's

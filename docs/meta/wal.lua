@@ -83,7 +83,7 @@ function Wal.epoch_text(epoch) end
 ---@field batches integer
 ---@field records integer
 ---@field bytes integer of all batches
----@field unknown integer bytes behind the last whole batch
+---@field unknown integer bytes after the last whole batch
 
 ---@param directory string
 ---@return tidemark.WalReport? report

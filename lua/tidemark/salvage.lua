@@ -333,7 +333,9 @@ local function check_place(files, directory, newdir)
   newdir = files.real(newdir) or newdir
   local aside = newdir .. ASIDE
   local names = files.list(newdir)
-  if files.fingerprint(aside) then
+  if files.real(directory) == newdir then
+    fail(nil, "%s: is the log that is salvaged, which is left as it is: name another place", newdir)
+  elseif files.fingerprint(aside) then
     fail(nil, "%s: a salvage is at work there, or was cut off: if none is at work, remove it and begin again", aside)
   elseif names and #names > 0 then
     fail(nil, "%s: is not empty: remove it, or name a directory that is not there yet", newdir)

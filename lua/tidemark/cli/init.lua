@@ -74,7 +74,8 @@ local function add_append(parser)
     :argname("N")
     :default(100)
   command
-    :option("--epoch", "Begin this epoch, which must be above all that the log has (default: a new one, from the clock and random bits).")
+    :option("--epoch", "For tests: begin this epoch, which must be above all that the log has (default: a new one, from the clock and random bits). "
+      .. "Two copies of a log in which the same N was begun cannot be told apart.")
     :convert(integer("--epoch", 1, (1 << 62) - 1))
     :argname "N"
   command
@@ -140,7 +141,8 @@ exit codes:
    0  done, nothing is missing: NEWDIR is the same log, with its id, seqnos and epochs
    1  it failed and made nothing; the message says why and what to do
    2  wrong usage
-   3  records are missing: NEWDIR is a new log with all that is whole; NEWDIR/salvaged says what became of each record]]
+   3  records are missing: NEWDIR is a new log with all that is whole; NEWDIR/salvaged says what became of each record.
+      Also if DIR has no heads that can be read: NEWDIR is the same log, but nobody knows whether records at the end are missing]]
 
 local function add_salvage(parser)
   local command = parser:command("salvage", "Make a sound log from a damaged one, which is left as it is.")

@@ -30,7 +30,7 @@ end
 
 local function write_report(report, directory, newdir)
   if report.heads_why then
-    warn("%s: %s, so nobody knows whether records at the end are missing", directory, report.heads_why)
+    warn("%s: %s, so nobody knows whether records at the end are missing, nor which shards had no records", directory, report.heads_why)
   end
   warn_each(report.damage, function(damage)
     local what = damage.is_tail and "is not whole: left by a writer that was cut off, or damaged" or "is damaged"
@@ -50,7 +50,8 @@ local function summary(report, newdir)
   local amount = terminal.amount
   local lines = { ("%s in %s and %s saved to %s: %s"):format(amount(report.records, "record"), amount(report.batches, "batch", "batches"),
     amount(#report.shards, "shard"), newdir, report.complete
-      and ("nothing is missing, it is still log %08x"):format(report.log_id)
+      and ("%s, it is still log %08x"):format(
+        report.heads_why and "nothing is missing as far as the segments show" or "nothing is missing", report.log_id)
       or ("records are missing, it is the new log %08x"):format(report.log_id)) }
   for _, entry in ipairs(report.filled) do
     lines[#lines + 1] = ("%s taken from %s"):format(range(entry), entry.from)
@@ -90,5 +91,5 @@ return function(options)
   end
   write_report(report, options.dir, options.newdir)
   local _, unwritten = terminal.write(summary(report, options.newdir))
-  return unwritten and 1 or report.complete and 0 or 3, unwritten
+  return unwritten and 1 or report.complete and not report.heads_why and 0 or 3, unwritten
 end

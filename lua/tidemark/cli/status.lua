@@ -48,8 +48,15 @@ end
 -- The heads of a log as {shard = seqno}, or nil, message, code.
 local function heads_of(directory)
   local heads, message, code = Wal.heads(directory)
+  if code == "NOT_FOUND" then -- no log, or one that has lost its heads
+    heads, message, code = Wal.source(directory)
+    if heads then -- it was made at this moment
+      heads:close()
+      heads, message, code = Wal.heads(directory)
+    end
+  end
   if not heads then
-    return nil, code == "NOT_FOUND" and directory .. ": there is no log" or message, code
+    return nil, message, code
   end
   local marks = heads:snapshot()
   heads:close()

@@ -17,7 +17,13 @@ return function(options)
     amount(report.batches, "batch", "batches"), amount(report.segments, "segment"), amount(report.shards, "shard"),
     amount(report.bytes, "byte"))
   if report.unknown > 0 then
-    text = text .. amount(report.unknown, "byte") .. " behind the last whole batches: being written, or left by a writer that was cut off\n"
+    text = text .. amount(report.unknown, "byte") .. " after the last whole batches: being written, or left by a writer that was cut off\n"
+  end
+  local heads = io.open(options.dir .. "/heads")
+  if heads then
+    heads:close()
+  else
+    text = text .. "there is no file heads, so nobody knows whether records at the end are missing\n"
   end
   local _, unwritten = terminal.write(text)
   return unwritten and 1 or 0, unwritten

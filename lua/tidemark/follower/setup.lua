@@ -55,6 +55,9 @@ function setup.target_of(given)
   options.check("new", rules, given, 1)
   check_methods("source", given.source)
   if given.target then
+    if given.target.target then -- its apply takes a function of the user's and not the follower's
+      error("bad argument #1 to 'new' (option 'target' is a FollowerDb: give db:target(fn))", 3)
+    end
     check_methods("target", given.target)
     return given.target
   end
