@@ -436,8 +436,7 @@ if has_sqlite then
     end
 
     it("a FollowerDb: its target is given", function()
-      local FollowerDb = require "tidemark.follower_db"
-      local db, rows = assert(FollowerDb.open(path .. ".db", { 0 })), 0
+      local rows = 0
       local source = source_of(fake.clock(), fake.batch(1, 2))
       local ok, message = pcall(Follower.new, { source = source, target = db })
       assert.is_false(ok)
