@@ -1,4 +1,4 @@
---- A whole batch of another version after a torn one was cut from its segment: it was no evidence, so the torn batch was the end of the log.
+--- A whole batch of another version after a torn one was cut from its segment: it was no evidence, so the torn one ended the log.
 
 local crc32c = require "spec.support.crc32c"
 local log = require "spec.support.log"
