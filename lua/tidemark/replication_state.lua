@@ -6,8 +6,6 @@ local epochs = require "tidemark.epochs"
 
 local ReplicationState = core.ReplicationState
 
-local FOLLOWERS = "TMEP" -- how a follower's note begins
-
 -- Argument `position` of the method `reset` as an integer 0..most, in the ways in which the methods in C take and refuse one.
 local function check_integer(position, value, most, what)
   local number = type(value) == "string" and tonumber(value) or value
@@ -82,7 +80,7 @@ function ReplicationState.reset(...)
     return nil, message, code
   end
   local kept = note
-  if seqno == 0 and note and note:sub(1, #FOLLOWERS) == FOLLOWERS then
+  if seqno == 0 and note and epochs.is_note(note) then
     note = nil
   elseif seqno == 0 and mark > 0 and note then
     return nil, ("shard %d: its note is not a follower's"):format(shard), "CORRUPT"

@@ -5,6 +5,7 @@ local StateTarget = require "tidemark.state_target"
 local Wal = require "tidemark.wal"
 local advice = require "tidemark.cli.advice"
 local core = require "tidemark.core"
+local epochs = require "tidemark.epochs"
 local signals = require "tidemark.cli.signals"
 local terminal = require "tidemark.cli.terminal"
 local typed = require "tidemark.cli.typed"
@@ -65,10 +66,16 @@ end
 
 -- ---- verdicts ----
 
+-- Whether the shard's note was written by somebody who is no follower: it says nothing of logs.
+local function is_strange(target, shard)
+  local note = target:state():note(shard)
+  return note ~= nil and not epochs.is_note(note)
+end
+
 -- What the target says its log is; a note that is not a follower's says nothing.
 local function log_id_of(target, shard)
   local log_id, message, code = target:log_id(shard)
-  if not log_id and code and code ~= "CORRUPT" then
+  if not log_id and code and not is_strange(target, shard) then
     return nil, message, code
   end
   return log_id
@@ -99,8 +106,8 @@ local function compare(source, target, shard, position)
   end
   local result
   result, message, code = verdict.at(source, target, shard, position)
-  if not result and code == "CORRUPT" and not target:log_id(shard) then
-    return { verdict = "unknown" } -- not a follower's state
+  if not result and is_strange(target, shard) then
+    return { verdict = "unknown" }
   end
   return result, message, code
 end
