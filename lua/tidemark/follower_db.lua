@@ -159,6 +159,21 @@ local function apply(self, batch, fn)
   return rest.last_seqno
 end
 
+-- The epoch of the record to which a shard is to be reset, or nil, message, code.
+local function epoch_of_reset(self, shard, row, seqno)
+  local epoch, message, code = progress.epoch(self[1], shard, row, seqno)
+  if epoch == false then
+    local lowest
+    lowest, message, code = progress.lowest(self[1], shard)
+    if lowest ~= nil then
+      message = "%s: the epoch of record %d is not known: the shard can be reset to record %d or above, or to 0"
+      lowest = lowest and math.min(lowest, row.applied) or row.applied
+      return nil, message:format(self.path, seqno, lowest), "NOT_FOUND"
+    end
+  end
+  return epoch or nil, message, code
+end
+
 -- Lowers the shard's row and has fn take the effects back, in one transaction: true, or nil, message, code.
 local function reset(self, shard, seqno, fn)
   local database = self[1]
@@ -167,16 +182,7 @@ local function reset(self, shard, seqno, fn)
     return nil, message, code
   end
   local epoch
-  epoch, message, code = progress.epoch(database, shard, row, seqno)
-  if epoch == false then
-    local lowest
-    lowest, message, code = progress.lowest(database, shard)
-    if lowest ~= nil then
-      message = "%s: the epoch of record %d is not known: the shard can be reset to record %d or above, or to 0"
-      lowest = lowest and math.min(lowest, row.applied) or row.applied
-      return nil, message:format(self.path, seqno, lowest), "NOT_FOUND"
-    end
-  end
+  epoch, message, code = epoch_of_reset(self, shard, row, seqno)
   if not epoch then
     return nil, message, code
   end
@@ -362,6 +368,19 @@ function FollowerDb:reset(shard, seqno, fn)
     self.marks:unlock_shard(shard)
   end
   return name_shard(shard, transact(self, shard, reset, shard, seqno, fn))
+end
+
+-- Not for users: whether the epoch of the record is known to which a shard is to be reset. True, or nil, message, code.
+function FollowerDb:__can_reset(shard, seqno)
+  local row, message, code = current_row(self, shard)
+  local epoch
+  if row then
+    epoch, message, code = epoch_of_reset(self, shard, row, seqno)
+  end
+  if not epoch then
+    return nil, message, code
+  end
+  return true
 end
 
 --- The id of the log that the database follows. A shard of which it has nothing answers that of the others: a database belongs to one log.
