@@ -89,13 +89,13 @@ describe("advice on a log:", function()
     end)
   end
 
-  it("NOT_FOUND: segments without heads", function()
+  it("LOST: segments without heads", function()
     append "a\nb\n"
     for _, words in ipairs { { "follow", log, "--state", directory .. "/marks", "--print" }, { "status", log } } do
       keep_copy()
       assert(os.remove(log .. "/heads"))
       local result = run(table.unpack(words))
-      expect(1, result, "(NOT_FOUND): it has segments, but no file heads")
+      expect(1, result, "there are segments but no file heads", "(LOST): restore the missing files")
       go_on_from(result)
       sh("rm -rf '%s' '%s/marks'* && mv '%s' '%s'", log, directory, copy, log)
     end

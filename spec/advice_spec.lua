@@ -80,7 +80,6 @@ local TABLE = {
     { "give the directory of a log, a state file or a database of follow --db", APPEND, "the follower's file is given" },
     { "give a state file or a database of follow --db", RESET, "refuses a file that is not there" },
     { "give the directory of a log, which %s append makes", LOG, "NOT_FOUND: the directory of a log" },
-    { "it has segments, but no file heads: ", LOG, "NOT_FOUND: segments without heads" },
     { "move the file that is of another log out of %s", LOG, "FOREIGN: a segment of another log" },
     { "if it is heads that is wrong, heads", LOG, "FOREIGN: heads of another log" },
     { "give the file that belongs to this log, or the log that belongs to the file", FOLLOW, "FOREIGN: the file" },
@@ -132,6 +131,7 @@ local TABLE = {
   },
   ["lua/tidemark/follower.lua"] = { { "call stop", STATE, "close from inside apply" } },
   ["lua/tidemark/follower/call.lua"] = { { "it must return true once its effect is durable", STATE, "it must return true" } },
+  ["lua/tidemark/follower/setup.lua"] = { { "is a FollowerDb: give db:target(fn)", STATE, "a FollowerDb: its target is given" } },
   ["lua/tidemark/follower_db.lua"] = {
     { "it has been reset; open it again", STATE, "REPLACED: it has been reset" },
     { "the shard can be reset to record %d or above, or to 0", STATE, "NOT_FOUND at a reset: the seqno" },

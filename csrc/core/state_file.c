@@ -385,6 +385,10 @@ int tidemark_state_is_current(const tidemark_state *state, tidemark_error *error
     return current == 1 ? tidemark_file_is_current(file, file->live_name, file->live_fd, error) : current;
 }
 
+uint64_t tidemark_state_generation(const tidemark_state *state) {
+    return state->file->live != NULL ? atomic_load(&state->file->live->saved_generation) : 0;
+}
+
 void tidemark_state_file_id(const tidemark_state *state, unsigned char id[16]) {
     memcpy(id, state->file->id, sizeof state->file->id);
 }

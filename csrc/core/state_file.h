@@ -13,6 +13,9 @@ int tidemark_state_open_io(const struct tidemark_io *io, const char *path, const
 /* Gives the file id of a state that is backed by files. */
 void tidemark_state_file_id(const tidemark_state *state, unsigned char id[16]);
 
+/* Returns the generation of the last durable checkpoint, 0 for a read-only state without a live file. */
+uint64_t tidemark_state_generation(const tidemark_state *state);
+
 #pragma GCC visibility pop
 
 #endif

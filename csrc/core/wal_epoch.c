@@ -120,9 +120,8 @@ static int read_epoch(tidemark_wal_source *source, uint32_t shard, int64_t head,
     return result;
 }
 
-/* The same for any seqno, by the heads that are open. */
-static int find_in_heads(tidemark_wal_source *source, uint32_t shard, int64_t seqno, uint64_t *epoch,
-                         tidemark_error *error) {
+int tidemark_wal_source_find_epoch(tidemark_wal_source *source, uint32_t shard, int64_t seqno, uint64_t *epoch,
+                                   tidemark_error *error) {
     int64_t head = tidemark_state_applied_seqno(source->heads, shard);
     if (head < 0)
         return tidemark_fail(error, TIDEMARK_EUNKNOWN_SHARD, "%s: the log has no shard %" PRIu32, source->log.path,
@@ -144,7 +143,7 @@ int tidemark_wal_source_epoch(tidemark_wal_source *source, uint32_t shard, int64
         int result = tidemark_wal_source_look(source, tidemark_monotonic(), error);
         if (result < 0) return result;
         uint64_t turn = source->history_turn;
-        result = find_in_heads(source, shard, seqno, epoch, error);
+        result = tidemark_wal_source_find_epoch(source, shard, seqno, epoch, error);
         /* segments of a writer that has replaced the heads say nothing about the old ones */
         if (tidemark_wal_source_look_now(source, NULL) < 0 || source->history_turn == turn) return result;
     }

@@ -78,7 +78,9 @@ static int open_heads(struct opening *opening, tidemark_error *error) {
         return tidemark_io_fail(error, wal->log.path, "/heads", "cannot read its status");
     if (!opening->has_heads && opening->count > 0) return 0;
     if (!opening->has_heads) result = sync_name(wal, error);
-    if (result == 0) result = attach_heads(wal, opening->has_heads ? TIDEMARK_OPEN_EXISTING : 0, error);
+    /* heads that an earlier writer may still have open are only read: they will be replaced */
+    unsigned flags = !opening->has_heads ? 0 : wal->log.is_settled ? TIDEMARK_OPEN_EXISTING : TIDEMARK_OPEN_READONLY;
+    if (result == 0) result = attach_heads(wal, flags, error);
     /* a writer names the log in its heads before it makes the first segment */
     bool is_nameless = result == 0 && wal->identity.log_id == 0;
     bool has_shards = opening->count > 0 || opening->options->shard_count > 0;
@@ -224,21 +226,27 @@ static bool is_same_file(const struct tidemark_log *log, const char *name, const
            first.st_dev == second.st_dev && first.st_ino == second.st_ino;
 }
 
-/* Puts heads in place that have lower marks than the old ones, which are kept. At any moment the old heads or the new
- * ones are there, whole: a reader that finds the new ones begins again. */
-static int replace_heads(struct opening *opening, tidemark_error *error) {
+/* Keeps the heads that are to be replaced by lower ones under another name. */
+static int keep_heads(struct opening *opening, tidemark_error *error) {
     struct tidemark_wal *wal = opening->wal;
-    const struct tidemark_io *io = wal->log.io;
+    int directory = wal->log.directory;
     char kept[48];
-    int directory = wal->log.directory, result = remove_aside(&wal->log, error);
     (void)snprintf(kept, sizeof kept, "heads.lost-%016" PRIx64, wal->identity.epoch);
-    tidemark_state_release(wal->heads);
-    wal->heads = NULL;
-    if (result < 0) return result;
-    if (opening->has_heads && io->linkat(directory, "heads", directory, kept, 0) < 0 &&
+    if (wal->log.io->linkat(directory, "heads", directory, kept, 0) < 0 &&
         !(errno == EEXIST && is_same_file(&wal->log, "heads", kept)))
         return tidemark_io_fail(error, wal->log.path, "/heads", "cannot keep the old ones");
-    result = make_aside(wal, error);
+    return tidemark_wal_tell(wal, error, "kept the old heads as %s/%s", wal->log.path, kept);
+}
+
+/* Puts other heads in place: their marks may be lower, if a loss was accepted, or an earlier writer may still have the
+ * old ones. At any moment the old heads or the new ones are there, whole: a reader that finds the new ones begins
+ * again, and sees nothing more of the old ones' history until then. */
+static int replace_heads(struct tidemark_wal *wal, tidemark_error *error) {
+    const struct tidemark_io *io = wal->log.io;
+    int directory = wal->log.directory, result = remove_aside(&wal->log, error);
+    tidemark_state_release(wal->heads);
+    wal->heads = NULL;
+    if (result == 0) result = make_aside(wal, error);
     if (result < 0) return result;
     if (io->renameat(directory, "heads.aside", directory, "heads") < 0)
         return tidemark_io_fail(error, wal->log.path, "/heads", "cannot replace it");
@@ -246,8 +254,6 @@ static int replace_heads(struct opening *opening, tidemark_error *error) {
     if (io->unlinkat(directory, "heads.live", 0) < 0 && errno != ENOENT)
         return tidemark_io_fail(error, wal->log.path, "/heads.live", "cannot remove it");
     result = remove_aside(&wal->log, error);
-    if (result == 0 && opening->has_heads)
-        result = tidemark_wal_tell(wal, error, "kept the old heads as %s/%s", wal->log.path, kept);
     if (result == 0) result = attach_heads(wal, TIDEMARK_OPEN_EXISTING, error);
     return result;
 }
@@ -315,8 +321,11 @@ static int open_locked(struct opening *opening, tidemark_error *error) {
     if (loss < 0) return loss;
     result = begin_epoch(wal, opening->options->epoch, error);
     if (result == 0) result = new_log_id(wal, error);
+    bool is_settled = wal->log.is_settled || !(opening->has_heads || opening->count > 0); /* or a new log */
     if (result == 0) result = tidemark_wal_repair_shards(wal, opening->repairs, error);
-    if (result == 0 && loss > 0) result = replace_heads(opening, error);
+    if (result == 0 && loss > 0 && opening->has_heads) result = keep_heads(opening, error);
+    if (result == 0 && (loss > 0 || !is_settled)) result = replace_heads(wal, error);
+    if (result == 0) result = tidemark_log_settle(&wal->log, error);
     if (result < 0) return result;
     assert(wal->heads != NULL && wal->identity.epoch > 0 && wal->identity.log_id != 0);
     return publish(wal, error);

@@ -19,6 +19,7 @@ struct tidemark_wal_reader {
     tidemark_wal_source *source;   /* a reference */
     uint64_t turn, history_turn;   /* of the source, as far as it was found to go with what was read */
     struct tidemark_cursor cursor; /* while closed it stands before the first record that is wanted */
+    bool unmatched;                /* another writer has opened the log since the last batch was read */
     bool opened;                   /* a segment, since the source was last seen to have the heads on disk */
     int64_t archive_head;          /* if the source is an archive */
     int64_t after_seqno;           /* batches that end there or before are passed over */
@@ -86,13 +87,37 @@ static int next_segment(struct tidemark_wal_reader *reader, bool opened, const c
 
 /* ---- opening ---- */
 
-/* Whether the segment from which batches were read is not the one that is in the directory. (One without a batch may be
- * made anew by the next writer.) */
-static bool is_segment_replaced(const struct tidemark_cursor *cursor) {
+/* Whether the segment from which batches were read is not the one that is in the directory. One from which nothing was
+ * read may have been made again by the next writer, and is opened again. */
+static bool is_segment_replaced(struct tidemark_cursor *cursor) {
     struct stat ours, there;
-    if (cursor->fd < 0 || cursor->offset == 0) return false;
+    if (cursor->fd < 0) return false;
+    if (cursor->offset == 0) {
+        (void)tidemark_cursor_open(cursor, cursor->last_seqno + 1, NULL);
+        return false;
+    }
     int found = cursor->io->fstatat(cursor->directory, cursor->name, &there, AT_SYMLINK_NOFOLLOW);
     return found == 0 && !tidemark_is_same_file(cursor->io->fstat(cursor->fd, &ours), &ours, found, &there);
+}
+
+static int fail_replaced(const struct tidemark_wal_reader *reader, tidemark_error *error) {
+    return tidemark_fail(error, TIDEMARK_EREPLACED, "%s: was replaced since it was opened: open a new reader",
+                         reader->cursor.path);
+}
+
+/* Compares the last record that was read with the one that the log has now: EREPLACED if it is of another epoch. While
+ * the log ends before it, nothing is known, and nothing is read either. */
+static int match(struct tidemark_wal_reader *reader, tidemark_error *error) {
+    const struct tidemark_cursor *cursor = &reader->cursor;
+    uint64_t epoch;
+    if (!reader->unmatched) return 0;
+    if (cursor->epoch != 0) {
+        int code = tidemark_wal_source_find_epoch(reader->source, cursor->shard, cursor->last_seqno, &epoch, NULL);
+        if (code == TIDEMARK_EAHEAD) return 0;
+        if (code == 0 && epoch != cursor->epoch) return fail_replaced(reader, error);
+    }
+    reader->unmatched = false;
+    return 0;
 }
 
 /* Called when the source has opened heads that are new to the reader: checks that they belong to the log that this
@@ -101,7 +126,7 @@ static bool is_segment_replaced(const struct tidemark_cursor *cursor) {
 static int settle(struct tidemark_wal_reader *reader, tidemark_error *error) {
     const tidemark_wal_source *source = reader->source;
     struct tidemark_cursor *cursor = &reader->cursor;
-    if (reader->turn == source->turn) return 0;
+    if (reader->turn == source->turn) return match(reader, error);
     if (source->heads != NULL && tidemark_state_applied_seqno(source->heads, cursor->shard) < 0)
         return tidemark_fail(error, TIDEMARK_EUNKNOWN_SHARD, "%s: the log has no shard %" PRIu32, cursor->path,
                              cursor->shard);
@@ -109,11 +134,11 @@ static int settle(struct tidemark_wal_reader *reader, tidemark_error *error) {
         return tidemark_fail(error, TIDEMARK_EFOREIGN,
                              "%s: another log has taken the place of the one that was read here", cursor->path);
     if (reader->history_turn != source->history_turn || is_segment_replaced(cursor))
-        return tidemark_fail(error, TIDEMARK_EREPLACED, "%s: was replaced since it was opened: open a new reader",
-                             cursor->path);
+        return fail_replaced(reader, error);
     if (cursor->log_id == 0) cursor->log_id = source->log_id;
     reader->turn = source->turn;
-    return 0;
+    reader->unmatched = source->heads != NULL;
+    return match(reader, error);
 }
 
 /* Finds the head of an archive: what its heads say or, without them, its last whole record. Damage there is no failure

@@ -206,7 +206,8 @@ static int repair_file(struct tidemark_wal *wal, const struct tidemark_repair *r
 static int repair_shard(struct tidemark_wal *wal, const struct tidemark_repair *repair, tidemark_error *error) {
     char name[TIDEMARK_SEGMENT_NAME];
     const struct tidemark_tail *tail = &repair->tail;
-    bool rewritten = tail->above_head<tail->end, cut = repair->size> tail->end;
+    bool rewritten = tail->above_head < tail->end;
+    bool cut = repair->size > tail->end;
     int result = 0;
     if (repair->segment.first_seqno == 0 || (tail->end > 0 && !cut && !rewritten && wal->log.is_settled)) return 0;
     tidemark_segment_name(repair->segment, name);
@@ -232,6 +233,5 @@ int tidemark_wal_repair_shards(struct tidemark_wal *wal, const struct tidemark_r
     for (size_t i = 0; result == 0 && i < wal->shard_count; i++) result = repair_shard(wal, &repairs[i], error);
     if (result == 0 && wal->log.io->fsync(wal->log.directory) < 0)
         result = tidemark_io_fail(error, wal->log.path, "", "cannot sync it");
-    if (result == 0) result = tidemark_log_settle(&wal->log, error);
     return result;
 }

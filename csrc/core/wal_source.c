@@ -34,6 +34,7 @@ bool tidemark_is_same_file(int result, const struct stat *status, int other_resu
 struct opened_heads {
     tidemark_state *state;
     uint32_t log_id;
+    uint64_t epoch, generation;
     unsigned char id[16]; /* of the file */
 };
 
@@ -45,6 +46,8 @@ static int open_heads(const struct tidemark_log *log, struct opened_heads *resul
     tidemark_state *heads;
     int code = tidemark_state_open_io(log->io, log->heads_path, NULL, 0, TIDEMARK_OPEN_READONLY, &heads, error);
     if (code < 0) return code;
+    uint64_t generation =
+        tidemark_state_generation(heads); /* before: then the identity is of this one or a later one */
     code = tidemark_log_read_identity(log, heads, &identity, error);
     if (code == 0 && !tidemark_is_same_file(log->io->fstat(log->directory, &ours), &ours,
                                             log->io->fstatat(AT_FDCWD, log->place, &there, 0), &there))
@@ -53,7 +56,7 @@ static int open_heads(const struct tidemark_log *log, struct opened_heads *resul
         tidemark_state_release(heads);
         return code;
     }
-    *result = (struct opened_heads){.state = heads, .log_id = identity.log_id};
+    *result = (struct opened_heads){heads, identity.log_id, identity.epoch, generation, {0}};
     tidemark_state_file_id(heads, result->id);
     return 0;
 }
@@ -64,6 +67,8 @@ static void take_heads(tidemark_wal_source *source, const struct opened_heads *h
     tidemark_state_release(source->heads);
     source->heads = heads->state;
     source->log_id = heads->log_id;
+    source->epoch = heads->epoch;
+    source->generation = heads->generation;
     memcpy(source->heads_id, heads->id, sizeof heads->id);
     source->turn++;
 }
@@ -111,8 +116,7 @@ static int fail_no_heads(const char *directory, tidemark_error *error) {
     }
     if (count == 0) return tidemark_fail(error, TIDEMARK_ENOT_FOUND, "%s: there is no log", directory);
     return tidemark_fail(error, TIDEMARK_ELOST,
-                         "%s: there are segments but no file heads, so nobody knows whether records are missing: "
-                         "restore heads from a copy, or open the log for writing to learn where it ends",
+                         "%s: there are segments but no file heads, so nobody knows whether records are missing",
                          directory);
 }
 
@@ -165,16 +169,27 @@ static int open_again(tidemark_wal_source *source, tidemark_error *error) {
     return code;
 }
 
+/* Notices that another writer has opened the log since: it saves heads with its epoch before it appends. Its log may
+ * have been restored from a copy meanwhile, so readers compare what they have read. */
+static int look_for_writer(tidemark_wal_source *source, tidemark_error *error) {
+    struct tidemark_log_identity identity;
+    uint64_t generation = tidemark_state_generation(source->heads);
+    if (generation == source->generation && source->log_id != 0) return 0;
+    int code = tidemark_log_read_identity(&source->log, source->heads, &identity, error);
+    if (code < 0) return code;
+    source->generation = generation;
+    source->log_id = identity.log_id;
+    if (source->epoch != identity.epoch) source->turn++;
+    source->epoch = identity.epoch;
+    return 0;
+}
+
 /* After a restart of the machine, and when its files are replaced, the heads that are open no longer move. */
 static int look(tidemark_wal_source *source, tidemark_error *error) {
-    struct tidemark_log_identity identity;
     int current = tidemark_state_is_current(source->heads, error);
     if (current < 0) return current;
     if (current == 0 || tidemark_log_is_replaced(&source->log)) return open_again(source, error);
-    if (source->log_id != 0) return 0;
-    int code = tidemark_log_read_identity(&source->log, source->heads, &identity, error);
-    if (code == 0) source->log_id = identity.log_id;
-    return code;
+    return look_for_writer(source, error);
 }
 
 int tidemark_wal_source_look(tidemark_wal_source *source, double time, tidemark_error *error) {

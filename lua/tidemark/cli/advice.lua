@@ -28,17 +28,6 @@ local function is_there(path)
   return file ~= nil
 end
 
-local function has_segments(directory)
-  local found, uv = pcall(require, "luv")
-  local names = found and uv.fs_scandir(directory)
-  for name in names and uv.fs_scandir_next or function() end, names do
-    if name:find("^" .. SEGMENT .. "$") then
-      return true
-    end
-  end
-  return false
-end
-
 -- "type ..., which says how to go on": opening a log for writing finds out what it lacks, and changes nothing where something is lost.
 local function opening(context)
   return ("type %s append %s </dev/null, which says how to go on"):format(typed.program(), typed.quote(context.log))
@@ -116,8 +105,6 @@ function ADVICE.NOT_FOUND(message, context)
     return not is_there(context.file) and "give a state file or a database of follow --db" or nil
   elseif not context.log or is_there(context.log .. "/heads") then
     return context.command == "status" and "give the directory of a log, a state file or a database of follow --db" or nil
-  elseif has_segments(context.log) then
-    return "it has segments, but no file heads: " .. opening(context)
   end
   return ("give the directory of a log, which %s append makes"):format(typed.program())
 end

@@ -30,8 +30,7 @@ end
 
 local function write_report(report, directory, newdir)
   if report.heads_why then
-    warn("%s: %s, so nobody knows whether records at the end are missing, nor which shards had no records: name those with --shards N "
-      .. "when you append to %s", directory, report.heads_why, newdir)
+    warn("%s: %s, so nobody knows whether records at the end are missing, nor which shards had no records", directory, report.heads_why)
   end
   warn_each(report.damage, function(damage)
     local what = damage.is_tail and "is not whole: left by a writer that was cut off, or damaged" or "is damaged"
