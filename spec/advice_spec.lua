@@ -7,7 +7,7 @@ local markdown = require "spec.support.markdown"
 
 local STATE, WAL, C = "spec/advice_library_spec.lua", "spec/advice_wal_spec.lua", "spec/c/advice.c"
 local LOG, FOLLOW, APPEND = "spec/advice_cli_log_spec.lua", "spec/advice_cli_follow_spec.lua", "spec/advice_cli_append_spec.lua"
-local VERDICT, SALVAGE = "spec/cli_verdict_spec.lua", "spec/advice_salvage_spec.lua"
+local VERDICT, SALVAGE, RESET = "spec/cli_verdict_spec.lua", "spec/advice_salvage_spec.lua", "spec/cli_reset_spec.lua"
 
 -- By source file: a part of each message that advises, as it is in the source; the file of its test, and the beginning of its name.
 local TABLE = {
@@ -67,6 +67,7 @@ local TABLE = {
     { "leave --epoch out", APPEND, "FENCED" },
     { "end the other one first", APPEND, "LOCKED: the other writer" },
     { "end the other one first", FOLLOW, "LOCKED: the other follower" },
+    { "end the follower first", RESET, "refuses a state file beside" },
     { "end all who have it open, look at the disk, then start again", FOLLOW, "POISONED" },
     { "the files were replaced while they were open: start again", FOLLOW, "REPLACED" },
     { "End the log's writer, then type: %s salvage %s %s", LOG, "CORRUPT: a segment " },
@@ -77,6 +78,7 @@ local TABLE = {
     { "nothing was changed. Use the version of tidemark that wrote it", FOLLOW, "UNSUPPORTED: another file" },
     { "type %s append %s </dev/null", LOG, "NOT_FOUND: a log that was not made to its end" },
     { "give the directory of a log, a state file or a database of follow --db", APPEND, "the follower's file is given" },
+    { "give a state file or a database of follow --db", RESET, "refuses a file that is not there" },
     { "give the directory of a log, which %s append makes", LOG, "NOT_FOUND: the directory of a log" },
     { "move the file that is of another log out of %s", LOG, "FOREIGN: a segment of another log" },
     { "if it is heads that is wrong, heads", LOG, "FOREIGN: heads of another log" },
@@ -119,6 +121,7 @@ local TABLE = {
   },
   ["lua/tidemark/cli/init.lua"] = { { "(what is shown stands before --watch)", APPEND, "the follower's file is given" } },
   ["lua/tidemark/cli/inspect.lua"] = { { "end all who have it open and look at the disk", APPEND, "after a sync that failed" } },
+  ["lua/tidemark/cli/reset.lua"] = { { "has the heads of a log: give the file of a follower", RESET, "refuses the heads of a log" } },
   ["lua/tidemark/cli/salvage.lua"] = {
     { "Followers of the old log must begin again with the new one (FOREIGN)", LOG, "CORRUPT: a segment " },
   },
@@ -166,6 +169,7 @@ local EXCEPTIONS = {
   { "must end in a file name$", "the same" },
   { "^%u", "the help of the command line, which is asked for", "lua/tidemark/cli/init.lua" },
   { "^close is called from inside fn$", "what has happened" },
+  { "^shard %%d: reset from ", "what has happened" },
 }
 
 -- A sentence, or a part of one, that begins with one of these is an advice; so is "must" anywhere.

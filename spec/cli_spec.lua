@@ -10,6 +10,7 @@ local COMMANDS = {
   follow = { "--db FILE", "--state FILE", "--exec CMD", "--print", "--once", "<dir>", "TIDEMARK_SHARD", "TIDEMARK_FIRST_SEQNO",
     "TIDEMARK_LAST_SEQNO" },
   status = { "--log DIR", "--json", "--watch [SECONDS]", "<target>" },
+  reset = { "<file>", "<mark>", "SHARD:SEQNO", "End the follower first", "yours to take back" },
   verify = { "<dir>" },
   salvage = { "--from LOG", "<dir>", "<newdir>", "NEWDIR/salvaged" },
   inspect = { "<file>" },
@@ -68,6 +69,15 @@ describe("the command line", function()
     { "status", "s.live" },
     { "verify", "a", "b" },
     { "inspect", "" },
+    { "reset" },
+    { "reset", "f" },
+    { "reset", "", "0:1" },
+    { "reset", "f.live", "0:1" },
+    { "reset", "f", "1" },
+    { "reset", "f", "0:-1" },
+    { "reset", "f", "65536:1" },
+    { "reset", "f", "0:9223372036854775808" },
+    { "reset", "f", "0:1", "1:" },
     { "salvage", "a" },
     { "salvage", "a", "" },
     { "salvage", "a", "b", "--from" },
@@ -81,7 +91,8 @@ describe("the command line", function()
 
   it("tells of errors with long and odd paths", function()
     for _, path in ipairs { ("x"):rep(5000), "/dev/null/x", "\xff", "%s%n", "no such\nfile" } do
-      for _, arguments in ipairs { { "status", path }, { "verify", path }, { "inspect", path }, { "follow", path, "--db", path } } do
+      for _, arguments in ipairs { { "status", path }, { "verify", path }, { "inspect", path }, { "reset", path, "0:1" },
+        { "follow", path, "--db", path } } do
         local result = run(table.unpack(arguments))
         assert.same({ 1, "" }, { result.code, result.out })
         assert.equal(1, result.err:find("tidemark: " .. path:sub(1, 100), 1, true))

@@ -42,6 +42,46 @@ describe("tidemark status", function()
   before_each(before)
   after_each(sandbox.cleanup)
 
+  -- A damaged note was taken for one of somebody else: all seemed to be well, with any log.
+  for what, damage in pairs {
+    ["does not go with its mark"] = { "CORRUPT", "which does not go with its mark 4", function(note)
+      return note:sub(1, -9) .. ("<i8"):pack(9)
+    end },
+    ["is cut off"] = { "CORRUPT", "its note has a wrong length", function(note)
+      return note:sub(1, -2)
+    end },
+    ["is cut off after its magic"] = { "CORRUPT", "its note has a wrong length", function()
+      return "TMEP"
+    end },
+    ["has another version"] = { "UNSUPPORTED", "its note has version 3", function(note)
+      return note:sub(1, 4) .. "\3" .. note:sub(6)
+    end },
+  } do
+    it("refuses a state whose note " .. what, function()
+      command_line.make_log(log, 1, 2)
+      command_line.make_log(directory .. "/other", 1, 2)
+      command_line.expect(0, run("follow", log, "--state", state, "--print", "--once"))
+      local opened = assert(ReplicationState.open(state, {}))
+      assert(opened:checkpoint { [0] = damage[3](assert(opened:note(0))) })
+      opened:close()
+      for _, one in ipairs { log, directory .. "/other" } do
+        local result = run("status", state, "--log", one)
+        assert_refused(result, "shard 0: ", damage[2], "(" .. damage[1] .. "): nothing was changed")
+        assert.equal("", result.out)
+      end
+      assert_refused(run("follow", log, "--state", state, "--print", "--once"), damage[2], "(" .. damage[1] .. ")")
+    end)
+  end
+
+  it("takes a state with a note that is not a follower's for one of which nothing is known", function()
+    command_line.make_log(log, 1, 2)
+    make_state { [0] = 3 }
+    local opened = assert(ReplicationState.open(state, {}))
+    assert(opened:checkpoint { [0] = "mine" })
+    opened:close()
+    assert.equal('{"0":{"applied":3,"head":4,"lag":1,"verdict":"unknown"}}\n', look("status", state, "--log", log, "--json"))
+  end)
+
   it("shows a log's heads", function()
     command_line.make_log(log, 3, 2)
     assert.equal("shard  head\n    0     4\n    1     4\n    2     4\n", look("status", log))

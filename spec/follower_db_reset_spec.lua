@@ -193,19 +193,21 @@ describe("FollowerDb:reset", function()
 
   it("answers REPLACED to another handle, never true", function()
     local other = open()
+    local rig = assert(fake.rig(other:state(), { target = other:target(insert), shards = { 0 } }))
+    rig.follower:step(0)
     assert.is_true(db:reset(0, 2, taking_back(2)))
     for _, one in ipairs { batch(1, 2), batch(5, 6, { epoch = 3, prev_epoch = 2 }), batch(3, 3, { epoch = 2, prev_epoch = 1 }) } do
       local result, message, code = other:apply(one, error)
       assert.same({ "REPLACED" }, { code, result })
       assert.equal(("shard 0: %s: its row says that record 2 is the last one applied, but record 6 was: it has been reset; open it again")
         :format(path), message)
-      assert.same({ "REPLACED" }, { select(3, other:reset(0, 1, error)) })
     end
-    local rig = assert(fake.rig(other:state(), { target = other:target(insert), shards = { 0 } }))
     rig:feed(batch(7, 7, { epoch = 3 }))
     local status = rig.follower:status()[0]
     assert.same({ "failed", "REPLACED" }, { status.state, status.code })
+    assert.equal(0, status.batches_applied)
     rig.follower:close()
+    assert.same({ "REPLACED" }, { select(3, other:reset(0, 1, error)) })
     assert(other:apply(batch(2, 2, { shard = 1 }), insert)) -- the other shard is as it was
     support.stands(db, "1 2", "2 1")
     other:close()

@@ -273,6 +273,52 @@ describe("a follower", function()
       assert.is_nil(rig.follower:status()[0].error)
     end)
 
+    it("takes a seqno that is a float of that value", function()
+      local rig = start { checkpoint_every = 1, flush = function()
+        return { [0] = 2.0 }
+      end }
+      rig.source:send(batch(1, 3))
+      rig.follower:step(0)
+      assert.equal(2, rig.state:applied_seqno(0))
+    end)
+
+    for value, shown in pairs { [1.5] = "1.5", [-1] = "-1", [1e300] = "1e+300", ["2"] = '"2"', [{}] = "a table", [true] = "a boolean",
+      [false] = "a boolean" } do
+      it(("fails with a message where it returns %s for a shard, also before a new epoch and at the end"):format(shown), function()
+        local answer = { [0] = 1, [1] = value }
+        local rig = start { checkpoint_every = 1, flush = function()
+          return answer
+        end }
+        local message = ("flush returned %s for shard 1: a seqno expected"):format(shown)
+        rig.source:send(one(1, 1, 2))
+        rig.follower:step(0)
+        assert.same({ message }, rig.log)
+        assert.same({ 0, message, "APPLY_FAILED" }, { rig.state:applied_seqno(1), rig.follower:status()[1].error,
+          rig.follower:status()[1].code })
+        rig.source:send(one(1, 3, 3, 2, 1)) -- a new epoch, before which it flushes
+        rig.follower:step(0)
+        assert.equal("shard 1: record 3: " .. message .. "; trying again", rig.log[#rig.log])
+        rig.follower:stop()
+        assert.same({ nil, message, "APPLY_FAILED" }, { rig.follower:run() })
+        assert.equal(0, rig.state:applied_seqno(1))
+      end)
+    end
+
+    it("fails with a message where it returns a table that has something else than shards", function()
+      local answer = { [0] = 3, zero = 3 }
+      local rig = start { checkpoint_every = 1, flush = function()
+        return answer
+      end }
+      rig.source:send(batch(1, 3))
+      rig.follower:step(0)
+      assert.same({ 'flush returned a table with the key "zero": shard ids expected' }, rig.log)
+      assert.equal(0, rig.state:applied_seqno(0))
+      answer.zero = nil
+      rig.follower:step(1)
+      assert.equal(3, rig.state:applied_seqno(0))
+      assert.is_nil(rig.follower:status()[0].error)
+    end)
+
     it("that failed and then worked before a new epoch leaves nothing to try again", function()
       local flush = scripted "disk full"
       local rig = start { flush = as_function(flush), checkpoint_every = 1, shards = { 0 } }

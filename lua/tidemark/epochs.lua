@@ -215,16 +215,23 @@ function epochs.encode(log_id, history)
   return table.concat(parts)
 end
 
+--- Whether a note was written by a follower, of whatever version, whole or not. Any other note belongs to somebody else.
+---@param note string
+---@return boolean
+function epochs.is_note(note)
+  return note:sub(1, #MAGIC) == MAGIC
+end
+
 ---@param note string
 ---@return integer? log_id
 ---@return tidemark.Epoch[]|string history or what is wrong with the note
 ---@return string? code "CORRUPT" or "UNSUPPORTED"
 function epochs.decode(note)
-  if #note <= #MAGIC or note:sub(1, #MAGIC) ~= MAGIC then
+  if not epochs.is_note(note) then
     return nil, "its note is not a follower's", "CORRUPT"
   end
   local version = note:byte(#MAGIC + 1)
-  if version ~= VERSION then
+  if version and version ~= VERSION then
     return nil, ("its note has version %d, this program reads version %d"):format(version, VERSION), "UNSUPPORTED"
   elseif #note < HEADER:packsize() then
     return nil, "its note has a wrong length", "CORRUPT"

@@ -128,6 +128,8 @@ local function receive(self, shard)
     shard.batches_skipped = shard.batches_skipped + 1
   elseif shards.is_final(code) then
     standing.refuse(self, shard, batch, message, code, seqno)
+  elseif LOST_FILES[code] then -- of the target, as it said of which epoch its records are
+    shards.stop_failed(self, shard, message, code)
   else -- the target cannot say what it has
     shards.close_subscription(shard)
     shards.try_again(self, shard, message, code)

@@ -96,8 +96,18 @@ local function run_batch(self, batch, fn)
   end)
 end
 
--- Begins a transaction: the shard's row in it, or nil, message, code. A row below the mark in memory was lowered since, by somebody who
--- took effects back.
+-- The shard's row, or nil, message, code. A row below the mark in memory was lowered since, by somebody who took effects back.
+local function current_row(self, shard)
+  local row, message, code = progress.row(self[1], shard)
+  local mark = self.marks:applied_seqno(shard)
+  if row and mark and row.applied < mark and not self.resetting then
+    message = "%s: its row says that record %d is the last one applied, but record %d was: it has been reset; open it again"
+    return nil, message:format(self.path, row.applied, mark), "REPLACED"
+  end
+  return row, message, code
+end
+
+-- Begins a transaction: the shard's row in it, or nil, message, code.
 local function begin(self, shard)
   local database = self[1]
   local ok, message, code = database:exec "BEGIN IMMEDIATE"
@@ -105,17 +115,7 @@ local function begin(self, shard)
     return nil, message, code
   end
   database:guard(true)
-  local row
-  row, message, code = progress.row(database, shard)
-  if row and row.applied < self.marks:applied_seqno(shard) then
-    message = "%s: its row says that record %d is the last one applied, but record %d was: it has been reset; open it again"
-    return nil, message:format(self.path, row.applied, self.marks:applied_seqno(shard)), "REPLACED"
-  end
-  local newest = self.newest[shard]
-  if row and newest and newest.epoch ~= row.epoch then
-    self.newest[shard] = nil -- somebody else has moved the row
-  end
-  return row, message, code
+  return current_row(self, shard)
 end
 
 -- Begins a transaction and, if all goes well, commits it: the shard's mark, or nil, message, code. The caller rolls back what is left
@@ -153,10 +153,25 @@ local function apply(self, batch, fn)
   if not ok then
     return nil, message, code
   end
-  if row.epoch ~= rest.epoch then
+  if row.epoch ~= rest.epoch then -- if another connection has committed before, the next call of epoch sees that
     self.newest[batch.shard] = { epoch = rest.epoch, first_seqno = row.applied + 1 }
   end
   return rest.last_seqno
+end
+
+-- The epoch of the record to which a shard is to be reset, or nil, message, code.
+local function epoch_of_reset(self, shard, row, seqno)
+  local epoch, message, code = progress.epoch(self[1], shard, row, seqno)
+  if epoch == false then
+    local lowest
+    lowest, message, code = progress.lowest(self[1], shard)
+    if lowest ~= nil then
+      message = "%s: the epoch of record %d is not known: the shard can be reset to record %d or above, or to 0"
+      lowest = lowest and math.min(lowest, row.applied) or row.applied
+      return nil, message:format(self.path, seqno, lowest), "NOT_FOUND"
+    end
+  end
+  return epoch or nil, message, code
 end
 
 -- Lowers the shard's row and has fn take the effects back, in one transaction: true, or nil, message, code.
@@ -167,27 +182,21 @@ local function reset(self, shard, seqno, fn)
     return nil, message, code
   end
   local epoch
-  epoch, message, code = progress.epoch(database, shard, row, seqno)
-  if epoch == false then
-    local lowest
-    lowest, message, code = progress.lowest(database, shard)
-    if lowest ~= nil then
-      message = "%s: the epoch of record %d is not known: the shard can be reset to record %d or above, or to 0"
-      lowest = lowest and math.min(lowest, row.applied) or row.applied
-      return nil, message:format(self.path, seqno, lowest), "NOT_FOUND"
-    end
-  end
+  epoch, message, code = epoch_of_reset(self, shard, row, seqno)
   if not epoch then
     return nil, message, code
   end
+  self.newest[shard] = nil
   local ok
   ok, message, code = progress.lower(database, shard, seqno, epoch)
   if ok then
+    self.resetting = true
     ok, message, code = run(self, function()
       return fn(self)
     end, function()
       return ""
     end)
+    self.resetting = false -- transact sees to it where this raises
   end
   local mark = self.marks:applied_seqno(shard)
   if ok then -- the mark first: for a moment it may be too low, never too high
@@ -254,7 +263,10 @@ function FollowerDb.open(path, shards, opts)
     database:close()
     return nil, message, code
   end
-  local self = { database, path = path, marks = marks, empty = not found, newest = {}, applying = false, stuck = false, closed = false }
+  local self = { database, path = path, marks = marks, empty = not found, applying = false, resetting = false, stuck = false,
+    closed = false }
+  -- by shard, the newest epoch and its first seqno, as the tables had them while their version was this one
+  self.newest, self.version = {}, nil
   return setmetatable(self, FollowerDb)
 end
 
@@ -281,7 +293,7 @@ local function transact(self, shard, work, ...)
   end
   self.applying = true
   local returned, result, message, code = pcall(work, self, ...)
-  self.applying = false
+  self.applying, self.resetting = false, false
   undo(self)
   if not returned then -- no memory, or not a Batch
     error(result, 0)
@@ -358,16 +370,29 @@ function FollowerDb:reset(shard, seqno, fn)
   return name_shard(shard, transact(self, shard, reset, shard, seqno, fn))
 end
 
+-- Not for users: whether the epoch of the record is known to which a shard is to be reset. True, or nil, message, code.
+function FollowerDb:__can_reset(shard, seqno)
+  local row, message, code = current_row(self, shard)
+  local epoch
+  if row then
+    epoch, message, code = epoch_of_reset(self, shard, row, seqno)
+  end
+  if not epoch then
+    return nil, message, code
+  end
+  return true
+end
+
 --- The id of the log that the database follows. A shard of which it has nothing answers that of the others: a database belongs to one log.
 ---@param shard integer
 ---@return integer? log_id nil: it has nothing yet
 ---@return string? message
----@return string? code
+---@return string? code "REPLACED" where another handle has reset the shard, or SQLite's
 function FollowerDb:log_id(shard)
   if self.empty then -- it may only be read, and nobody has made the tables
     return nil
   end
-  local row, message, code = progress.row(self[1], shard)
+  local row, message, code = current_row(self, shard)
   if not row then
     return nil, message, code
   end
@@ -384,24 +409,32 @@ end
 ---@param seqno integer
 ---@return integer? epoch 0 for seqno 0, nil above the last record applied and where it is not known
 ---@return string? message
----@return string? code
+---@return string? code "REPLACED" where another handle has reset the shard, or SQLite's
 function FollowerDb:epoch(shard, seqno)
-  local newest = self.newest[shard]
-  if newest and not self.closed and seqno >= newest.first_seqno and seqno <= self.marks:applied_seqno(shard) then
-    return newest.epoch
-  elseif self.empty then
+  if self.empty then
     return seqno == 0 and 0 or nil
   end
-  local row, message, code = progress.row(self[1], shard)
+  local version, message, code = progress.version(self[1])
+  if not version then
+    return nil, message, code
+  elseif version ~= self.version then -- another connection may have changed the tables
+    self.newest, self.version = {}, version
+  end
+  local newest, mark = self.newest[shard], self.marks:applied_seqno(shard)
+  if newest and seqno >= newest.first_seqno and seqno <= mark then
+    return newest.epoch
+  end
+  local row
+  row, message, code = current_row(self, shard)
   if not row then
     return nil, message, code
   end
   local epoch, first_seqno
   epoch, first_seqno, code = progress.epoch(self[1], shard, row, seqno)
-  if epoch and seqno == row.applied and seqno == self.marks:applied_seqno(shard) and seqno > 0 then
-    self.newest[shard] = { epoch = epoch, first_seqno = first_seqno }
-  elseif epoch == nil then
+  if epoch == nil then
     return nil, first_seqno, code -- a message
+  elseif epoch and seqno == row.applied and seqno == mark and seqno > 0 then
+    self.newest[shard] = { epoch = epoch, first_seqno = first_seqno }
   end
   return epoch or nil
 end

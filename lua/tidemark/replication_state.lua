@@ -6,8 +6,6 @@ local epochs = require "tidemark.epochs"
 
 local ReplicationState = core.ReplicationState
 
-local FOLLOWERS = "TMEP" -- how a follower's note begins
-
 -- Argument `position` of the method `reset` as an integer 0..most, in the ways in which the methods in C take and refuse one.
 local function check_integer(position, value, most, what)
   local number = type(value) == "string" and tonumber(value) or value
@@ -53,6 +51,30 @@ local function cut(shard, seqno, mark, note)
   return nil, ("shard %d: the epoch of record %d is not known: %s"):format(shard, seqno, way), "NOT_FOUND"
 end
 
+-- What a reset to `seqno`, which is at most the mark, makes of the shard's note: {before =, after =}, or {in_memory = true} where there
+-- are none; or nil, message, code.
+local function plan(self, shard, seqno)
+  local mark = self:applied_seqno(shard)
+  local note, message, code = self:note(shard)
+  if code == "UNSUPPORTED" then
+    return { in_memory = true }
+  elseif code then
+    return nil, message, code
+  elseif seqno == 0 and note and epochs.is_note(note) then
+    return { before = note }
+  elseif seqno == 0 and mark > 0 and note then
+    return nil, ("shard %d: its note is not a follower's"):format(shard), "CORRUPT"
+  elseif seqno == 0 or seqno == mark then
+    return { before = note, after = note }
+  end
+  local after
+  after, message, code = cut(shard, seqno, mark, note)
+  if not after then
+    return nil, message, code
+  end
+  return { before = note, after = after }
+end
+
 --- Lowers the mark of a shard; nothing else does. The effects of the records above it are the caller's to take back. On success the new
 --- mark is durable in both slots of the file, with the follower's note cut to it.
 ---@param self tidemark.ReplicationState
@@ -74,25 +96,24 @@ function ReplicationState.reset(...)
   if seqno > mark then
     error(("bad argument #2 to 'reset' (%d is above the mark of shard %d, which is %d)"):format(seqno, shard, mark), 2)
   end
-  local note
-  note, message, code = self:note(shard)
-  if code == "UNSUPPORTED" then -- in memory: there are no notes
+  local notes
+  notes, message, code = plan(self, shard, seqno)
+  if not notes then
+    return nil, message, code
+  elseif notes.in_memory then
     return self:__reset(shard, seqno)
-  elseif code then
+  end
+  return self:__reset(shard, seqno, notes.before, notes.after)
+end
+
+-- Not for users: whether the note of a tracked shard is one with which it can be reset to `seqno`, which is at most the mark. True, or nil,
+-- message, code.
+function ReplicationState:__can_reset(shard, seqno)
+  local notes, message, code = plan(self, shard, seqno)
+  if not notes then
     return nil, message, code
   end
-  local kept = note
-  if seqno == 0 and note and note:sub(1, #FOLLOWERS) == FOLLOWERS then
-    note = nil
-  elseif seqno == 0 and mark > 0 and note then
-    return nil, ("shard %d: its note is not a follower's"):format(shard), "CORRUPT"
-  elseif seqno > 0 and seqno < mark then
-    note, message, code = cut(shard, seqno, mark, note)
-    if not note then
-      return nil, message, code
-    end
-  end
-  return self:__reset(shard, seqno, kept, note)
+  return true
 end
 
 return ReplicationState

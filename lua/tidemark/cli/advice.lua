@@ -62,12 +62,18 @@ end
 -- ---- by code ----
 
 local ADVICE = {
-  BUSY = "end the processes that have it open, then try again",
   FENCED = "leave --epoch out",
-  LOCKED = "end the other one first",
   POISONED = "end all who have it open, look at the disk, then start again",
   REPLACED = "the files were replaced while they were open: start again",
 }
+
+function ADVICE.BUSY(_, context)
+  return context.command == "reset" and "end the follower first" or "end the processes that have it open, then try again"
+end
+
+function ADVICE.LOCKED(_, context)
+  return context.command == "reset" and "end the follower first" or "end the other one first"
+end
 
 function ADVICE.CORRUPT(message, context)
   local part = part_of_log(message, context)
@@ -95,6 +101,8 @@ end
 function ADVICE.NOT_FOUND(message, context)
   if message:find("there is no log in it yet", 1, true) then
     return ("type %s append %s </dev/null"):format(typed.program(), typed.quote(context.log))
+  elseif context.command == "reset" then -- or the message says to which record it can be reset
+    return not is_there(context.file) and "give a state file or a database of follow --db" or nil
   elseif not context.log or is_there(context.log .. "/heads") then
     return context.command == "status" and "give the directory of a log, a state file or a database of follow --db" or nil
   end

@@ -24,13 +24,15 @@ local function integer(option, least, most)
 end
 
 -- "3:17" as {shard = 3, seqno = 17}.
-local function shard_mark(text)
-  local shard, seqno = text:match "^(%d+):(%d+)$"
-  shard, seqno = math.tointeger(tonumber(shard)), math.tointeger(tonumber(seqno))
-  if not shard or not seqno or shard > 65535 then
-    return nil, ("--accept-loss: SHARD:SEQNO expected, such as 0:17, not '%s'"):format(text)
+local function shard_mark(option)
+  return function(text)
+    local shard, seqno = text:match "^(%d+):(%d+)$"
+    shard, seqno = math.tointeger(tonumber(shard)), math.tointeger(tonumber(seqno))
+    if not shard or not seqno or shard > 65535 then
+      return nil, ("%s: SHARD:SEQNO expected, such as 0:17, not '%s'"):format(option, text)
+    end
+    return { shard = shard, seqno = seqno }
   end
-  return { shard = shard, seqno = seqno }
 end
 
 local function seconds(text)
@@ -82,7 +84,7 @@ local function add_append(parser)
   command
     :option("--accept-loss", "Go on without lost records: repeats, for each shard that the error LOST names, where the shard ends. May be "
       .. "given more than once.")
-    :convert(shard_mark)
+    :convert(shard_mark "--accept-loss")
     :argname("SHARD:SEQNO")
     :count "*"
   command:epilog(EXIT_CODES)
@@ -122,6 +124,21 @@ local function add_status(parser)
     :argname "DIR"
   command:flag("--json", "One JSON object on one line: shard to applied, head, lag and verdict.")
   command:option("--watch", "Show it again every SECONDS (default: 1), until Ctrl-C."):convert(seconds):argname("SECONDS"):args "?"
+  command:epilog(EXIT_CODES)
+end
+
+local function add_reset(parser)
+  local command = parser:command "reset"
+  command:summary "Lower a follower's progress: it applies the records after SEQNO again."
+  command:description("Lower a follower's progress, where it has applied records that are not the right ones: it applies those after SEQNO "
+    .. "again. End the follower first. Beside one, a state file is refused (LOCKED), but a database is not: the shard of that follower "
+    .. "stops with an error (REPLACED) at the next record. With a database, the records after SEQNO are deleted from the table records in "
+    .. "the same transaction. With a state file, the effects of the records after SEQNO are yours to take back first.")
+  command:argument("file", "A state file, or a database of follow --db."):convert(state_path)
+  command
+    :argument("mark", "SHARD:SEQNO, a shard and the last record that it keeps, such as 0:17. SEQNO 0 makes the shard forget its log.")
+    :args("+")
+    :convert(shard_mark "reset")
   command:epilog(EXIT_CODES)
 end
 
@@ -168,7 +185,7 @@ local function make_parser()
     os.exit(0)
   end)
   parser:command_target "command"
-  for _, add in ipairs { add_append, add_follow, add_status, add_verify, add_salvage, add_inspect } do
+  for _, add in ipairs { add_append, add_follow, add_status, add_reset, add_verify, add_salvage, add_inspect } do
     add(parser)
   end
   parser:epilog(EXIT_CODES .. "\n\n`tidemark COMMAND --help` tells more.")
@@ -206,6 +223,8 @@ local function context_of(options)
     context.log = options.target
   elseif options.command == "status" then
     context.file = options.target
+  elseif options.command == "reset" then
+    context.file = options.file
   elseif options.command == "inspect" then
     context.file, context.log = options.file, options.file:match "^(.*)/heads$"
   end

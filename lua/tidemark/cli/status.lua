@@ -5,32 +5,13 @@ local StateTarget = require "tidemark.state_target"
 local Wal = require "tidemark.wal"
 local advice = require "tidemark.cli.advice"
 local core = require "tidemark.core"
+local databases = require "tidemark.cli.databases"
+local epochs = require "tidemark.epochs"
 local signals = require "tidemark.cli.signals"
 local terminal = require "tidemark.cli.terminal"
-local typed = require "tidemark.cli.typed"
 local verdict = require "tidemark.follower.verdict"
 
-local SQLITE_MAGIC = "SQLite format 3\0"
-
-local function is_database(path)
-  local file = io.open(path, "rb")
-  local magic = file and file:read(#SQLITE_MAGIC)
-  if file then
-    file:close()
-  end
-  return magic == SQLITE_MAGIC
-end
-
 -- ---- what is compared: each function gives a handle that is to be closed, or nil, message, code ----
-
--- The database of a follower, which has the methods of a target.
-local function open_database(path)
-  local found, FollowerDb = pcall(require, "tidemark.follower_db")
-  if not found then
-    return nil, path .. ": is a database, and to look into it needs " .. typed.SQLITE
-  end
-  return FollowerDb.open(path, nil, { readonly = true })
-end
 
 -- A state file as a target that applies nothing.
 local function open_state(path)
@@ -65,10 +46,16 @@ end
 
 -- ---- verdicts ----
 
+-- Whether the shard's note was written by somebody who is no follower: it says nothing of logs.
+local function is_strange(target, shard)
+  local note = target:state():note(shard)
+  return note ~= nil and not epochs.is_note(note)
+end
+
 -- What the target says its log is; a note that is not a follower's says nothing.
 local function log_id_of(target, shard)
   local log_id, message, code = target:log_id(shard)
-  if not log_id and code and code ~= "CORRUPT" then
+  if not log_id and code and not is_strange(target, shard) then
     return nil, message, code
   end
   return log_id
@@ -99,8 +86,8 @@ local function compare(source, target, shard, position)
   end
   local result
   result, message, code = verdict.at(source, target, shard, position)
-  if not result and code == "CORRUPT" and not target:log_id(shard) then
-    return { verdict = "unknown" } -- not a follower's state
+  if not result and is_strange(target, shard) then
+    return { verdict = "unknown" }
   end
   return result, message, code
 end
@@ -151,7 +138,7 @@ local function compare_all(path, target, source)
   local marks, heads, verdicts, message, code = target:state():snapshot(), {}, {}, nil, nil
   for _, shard in ipairs(source and source:shards() or {}) do
     heads[shard] = source:head(shard)
-    if is_database(path) then
+    if databases.is_one(path) then
       marks[shard] = marks[shard] or 0 -- it has a row only for a shard of which it has something
     end
   end
@@ -176,7 +163,7 @@ local function read_target(options)
     end
   end
   local target
-  target, message, code = (is_database(options.target) and open_database or open_state)(options.target)
+  target, message, code = (databases.is_one(options.target) and databases.look or open_state)(options.target)
   local rows
   if target then
     rows, message, code = compare_all(options.target, target, source)
@@ -264,7 +251,7 @@ local function troubles(rows, options)
   for _, row in ipairs(rows) do
     local found = row.verdict
     if found and not verdict.GOES_ON[found.verdict] then
-      local of = is_database(options.target) and "db" or "state"
+      local of = databases.is_one(options.target) and "db" or "state"
       local context = { command = "status", log = options.log, [of] = options.target, shard = row.shard,
         common = found.common, head = found.head }
       if found.verdict == "foreign" then

@@ -17,6 +17,28 @@ local function run(name, f, ...)
   return results
 end
 
+-- A value as a message has it.
+local function show(value)
+  local kind = math.type(value)
+  return kind == "integer" and ("%d"):format(value) or kind == "float" and ("%.14g"):format(value)
+    or type(value) == "string" and ("%q"):format(value) or "a " .. type(value)
+end
+
+-- What flush says of the shards as a table of seqnos, or nil and what is wrong with it.
+local function seqnos(result)
+  local copy = {}
+  for shard, value in next, result do
+    local seqno = math.type(value) and math.tointeger(value)
+    if math.type(shard) ~= "integer" then
+      return nil, ("flush returned a table with the key %s: shard ids expected"):format(show(shard))
+    elseif not seqno or seqno < 0 then
+      return nil, ("flush returned %s for shard %d: a seqno expected"):format(show(value), shard)
+    end
+    copy[shard] = seqno
+  end
+  return copy
+end
+
 -- True or the table that flush may return; or nil, message, code. `failed` makes the message of a failure that has one.
 local function judge(name, failed, f, ...)
   local results, wrong = run(name, f, ...)
@@ -24,8 +46,10 @@ local function judge(name, failed, f, ...)
     return nil, wrong
   end
   local result, message, code = table.unpack(results, 2, 4)
-  if result == true or name == "flush" and type(result) == "table" then
+  if result == true then
     return result
+  elseif name == "flush" and type(result) == "table" then
+    return seqnos(result)
   elseif result then
     return nil, ("%s returned a %s: %s"):format(name, type(result), MUST)
   end

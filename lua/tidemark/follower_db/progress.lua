@@ -39,6 +39,7 @@ local LOWEST = "SELECT first_seqno FROM main.tidemark_epochs WHERE shard = ? ORD
 local ADD_EPOCH = "REPLACE INTO main.tidemark_epochs (shard, first_seqno, epoch) VALUES (?, ?, ?)"
 local KEEP_LAST = "DELETE FROM main.tidemark_epochs WHERE shard = ?1 AND first_seqno <= (SELECT first_seqno FROM main.tidemark_epochs "
   .. "WHERE shard = ?1 ORDER BY first_seqno DESC LIMIT 1 OFFSET ?2)"
+local DATA_VERSION = "PRAGMA main.data_version"
 local CUT_EPOCHS = "DELETE FROM main.tidemark_epochs WHERE shard = ? AND first_seqno > ?"
 
 local progress = {}
@@ -98,6 +99,15 @@ function progress.prepare(database, path, readonly)
     end
   end
   return true
+end
+
+--- A number that changes when another connection commits, and only then; or nil, message, code.
+function progress.version(database)
+  local row, message, code = first_row(database, DATA_VERSION)
+  if not row then
+    return nil, message, code
+  end
+  return row[1]
 end
 
 --- {[shard] = applied}, or nil, message, code.
