@@ -124,6 +124,7 @@ local TABLE = {
   ["lua/tidemark/cli/reset.lua"] = { { "has the heads of a log: give the file of a follower", RESET, "refuses the heads of a log" } },
   ["lua/tidemark/cli/salvage.lua"] = {
     { "Followers of the old log must begin again with the new one (FOREIGN)", LOG, "CORRUPT: a segment " },
+    { "give --shards N as when it was made", SALVAGE, "without heads: the shards are named" },
   },
   ["lua/tidemark/cli/status.lua"] = { { "give the follower's file and --log DIR", APPEND, "the follower's file is given" } },
   ["lua/tidemark/cli/typed.lua"] = {

@@ -140,7 +140,7 @@ static size_t right_numbers(tidemark_mark accept[LOG_SHARDS]) {
 
 /* The last message is ELOST's, with these numbers and no others. */
 static void check_message(void) {
-    char list[80] = "As it is, the log ends at";
+    char list[80] = "The log now ends at";
     for (size_t i = 0; i < LOG_SHARDS; i++) {
         size_t length = strlen(list);
         if (now->ends[i] >= 0)
@@ -228,7 +228,7 @@ static void each_loss(void) {
         if (code < 0) printf("    %s\n", failure.message);
         CHECK_INT(code, 0);
         if (wal != NULL) {
-            CHECK(tells(wal, "without what is lost"));
+            CHECK(tells(wal, "later records are lost"));
             CHECK_INT(tells(wal, "kept the old heads as "), old_heads[0] != 0);
             check_kept();
             go_on(wal);
