@@ -40,7 +40,7 @@ local TABLE = {
     { "opened before a fork: close it here, only the parent may write it", WAL, "FORKED: the child closes it" },
     { "failed write, failed: close the log, look at the disk, and open it again", WAL, "IO and POISONED" },
     { "a batch longer than 64 MiB: append it in parts", WAL, "a batch that is too long" },
-    { "another writer has the log: close it and open it again", WAL, "REPLACED: a writer that sees another one's records" },
+    { "another writer has the log: close it and open it again", WAL, "REPLACED: a writer whose heads somebody has advanced" },
   },
   ["csrc/core/wal_open.c"] = {
     { "Restore the rest from a copy, if there is one.", WAL, "LOST: the rest is restored" },

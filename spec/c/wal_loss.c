@@ -314,9 +314,9 @@ static void damaged_heads_without_segments(void) {
 
 /* Adds the numbers of the message to `marks`, as a person would who repeats what it says. */
 static size_t read_numbers(tidemark_mark *marks, size_t count) {
-    const char *at = strstr(failure.message, "the log ends at");
+    const char *at = strstr(failure.message, "The log now ends at");
     if (at == NULL) return count;
-    at += strlen("the log ends at");
+    at += strlen("The log now ends at");
     for (unsigned shard; sscanf(at, " %u:%lld", &shard, &(long long){0}) == 2;) {
         marks[count].shard = shard;
         at = strchr(at, ':') + 1;

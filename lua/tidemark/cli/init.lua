@@ -82,8 +82,8 @@ local function add_append(parser)
     :convert(integer("--epoch", 1, (1 << 62) - 1))
     :argname "N"
   command
-    :option("--accept-loss", "Confirm a loss and go on without the lost records: copy each SHARD:SEQNO from the message of the error LOST. May "
-      .. "be given more than once.")
+    :option("--accept-loss", "Confirm a loss and go on without the lost records: copy each SHARD:SEQNO from the message of the error "
+      .. "LOST. May be given more than once.")
     :convert(shard_mark "--accept-loss")
     :argname("SHARD:SEQNO")
     :count "*"
@@ -174,6 +174,11 @@ local function add_salvage(parser)
     :count("*")
     :action("concat")
     :argname("LOG")
+  command
+    :option("--shards", "How many shards DIR had, if it has no heads that can be read: those without records show nowhere else, and "
+      .. "without them a key would go to another shard.")
+    :convert(integer("--shards", 1, 65536))
+    :argname "N"
   command:epilog(SALVAGE_EXIT_CODES)
 end
 
