@@ -436,20 +436,19 @@ if has_sqlite then
     end
 
     it("a FollowerDb: its target is given", function()
-      local FollowerDb = require "tidemark.follower_db"
-      local db, rows = assert(FollowerDb.open(path .. ".db", { 0 })), 0
+      local own, rows = assert(FollowerDb.open(path .. ".db", { 0 })), 0
       local source = source_of(fake.clock(), fake.batch(1, 2))
-      local ok, message = pcall(Follower.new, { source = source, target = db })
+      local ok, message = pcall(Follower.new, { source = source, target = own })
       assert.is_false(ok)
       said(message, "option 'target' is a FollowerDb: give db:target(fn)")
-      local follower = assert(Follower.new { source = source, clock = source.clock, target = db:target(function()
+      local follower = assert(Follower.new { source = source, clock = source.clock, target = own:target(function()
         rows = rows + 1
         return true
       end) })
       follower:step(0)
       assert.same({ 2, 2 }, { rows, follower:status()[0].applied })
       follower:close()
-      db:close()
+      own:close()
     end)
 
     it("REPLACED: it has been reset elsewhere, and is opened again", function()

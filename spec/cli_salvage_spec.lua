@@ -383,7 +383,8 @@ describe("tidemark salvage", function()
 
   local function check_without_heads(reason)
     -- all that the segments show is there, but nobody knows what they do not show
-    assert.truthy(expect(3, run("salvage", log, new), reason, "nor which shards had no records"):find("nothing is missing as far as the segments show", 1, true))
+    local shown = expect(3, run("salvage", log, new), reason, "nor which shards had no records")
+    assert.truthy(shown:find("nothing is missing as far as the segments show", 1, true))
     check_same()
     local other = directory .. "/filled"
     salvage.flip(log, 3, 5, 50)

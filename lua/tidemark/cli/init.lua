@@ -76,8 +76,8 @@ local function add_append(parser)
     :argname("N")
     :default(100)
   command
-    :option("--epoch", "For tests: begin this epoch, which must be above all that the log has (default: a new one, from the clock and random bits). "
-      .. "Two copies of a log in which the same N was begun cannot be told apart.")
+    :option("--epoch", "For tests: begin this epoch, which must be above all that the log has (default: a new one, from the clock and "
+      .. "random bits). Two copies of a log in which the same N was begun cannot be told apart.")
     :convert(integer("--epoch", 1, (1 << 62) - 1))
     :argname "N"
   command
