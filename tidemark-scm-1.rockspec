@@ -52,6 +52,7 @@ build = {
     ["tidemark.replication_state"] = "lua/tidemark/replication_state.lua",
     ["tidemark.salvage"] = "lua/tidemark/salvage.lua",
     ["tidemark.salvage.plan"] = "lua/tidemark/salvage/plan.lua",
+    ["tidemark.salvage.proof"] = "lua/tidemark/salvage/proof.lua",
     ["tidemark.salvage.scan"] = "lua/tidemark/salvage/scan.lua",
     ["tidemark.salvage.survey"] = "lua/tidemark/salvage/survey.lua",
     ["tidemark.state_target"] = "lua/tidemark/state_target.lua",

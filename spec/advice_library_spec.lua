@@ -436,19 +436,19 @@ if has_sqlite then
     end
 
     it("a FollowerDb: its target is given", function()
-      local own, rows = assert(FollowerDb.open(path .. ".db", { 0 })), 0
+      local rows = 0
       local source = source_of(fake.clock(), fake.batch(1, 2))
-      local ok, message = pcall(Follower.new, { source = source, target = own })
+      local ok, message = pcall(Follower.new, { source = source, target = db })
       assert.is_false(ok)
       said(message, "option 'target' is a FollowerDb: give db:target(fn)")
-      local follower = assert(Follower.new { source = source, clock = source.clock, target = own:target(function()
+      local follower = assert(Follower.new { source = source, clock = source.clock, target = db:target(function()
         rows = rows + 1
         return true
       end) })
       follower:step(0)
       assert.same({ 2, 2 }, { rows, follower:status()[0].applied })
       follower:close()
-      own:close()
+      db:close()
     end)
 
     it("REPLACED: it has been reset elsewhere, and is opened again", function()

@@ -175,9 +175,10 @@ local EXCEPTIONS = {
 -- A sentence, or a part of one, that begins with one of these is an advice; so is "must" anywhere.
 local VERBS = {}
 for verb in ([[accept add append ask begin call change check choose close copy delete do drop edit enable end ensure find fix follow
-  free give increase inspect install kill leave let look lower make mend move name open pass pick provide put raise read remove
-  rename repair repeat replace report reset restore retry run salvage say see select set specify start stop supply take try turn type update
-  upgrade use verify wait write]]):gmatch "%a+" do
+  free give increase inspect install kill leave let look lower make mend move name open pass pick provide put raise read remove rename
+  repair repeat replace report reset restore retry run salvage say see select set specify start stop supply take try turn type update
+  upgrade use
+  verify wait write]]):gmatch "%a+" do
   VERBS[verb] = true
 end
 

@@ -251,6 +251,12 @@ describe("a state file", function()
       write(path, header .. good:sub(61))
       refuse("CORRUPT", "header")
     end
+    for _, size in ipairs { 5000, 16781312, #good - 1, #good + 1 } do -- a slot that is cut off is no torn save
+      local cut = size < #good and good:sub(1, size) or good .. "x"
+      write(path, cut)
+      refuse("CORRUPT", ("has %d bytes, a state file has 33558528"):format(size))
+      assert.equal(size, #read(path))
+    end
     write(path, good:sub(1, 16) .. string.char(good:byte(17) ~ 1) .. good:sub(18)) -- a byte of the id, which is random
     refuse("CORRUPT", "header")
     os.remove(path)

@@ -172,6 +172,12 @@ int tidemark_checkpoint_file_load(const struct tidemark_io *io, int fd, const ch
                                   struct tidemark_checkpoint *checkpoint, tidemark_error *error) {
     struct tidemark_checkpoint slots[2];
     const char *why[2];
+    struct stat status;
+    if (io->fstat(fd, &status) < 0) return tidemark_io_fail(error, path, "", "cannot read its status");
+    if (status.st_size !=
+        (off_t)FILE_SIZE) /* a slot that was cut off would leave an older checkpoint, as if by a torn save */
+        return tidemark_fail(error, TIDEMARK_ECORRUPT, "%s: has %lld bytes, a state file has %lld", path,
+                             (long long)status.st_size, (long long)FILE_SIZE);
     int result = tidemark_checkpoint_file_read_slot(io, fd, path, id, 0, &slots[0], &why[0], error);
     if (result < 0) return result;
     result = tidemark_checkpoint_file_read_slot(io, fd, path, id, 1, &slots[1], &why[1], error);

@@ -336,8 +336,10 @@ static off_t after_torn(struct tidemark_scan *scan, tidemark_error *error) {
     return cursor->offset + (has_header ? (off_t)batch.size : 1);
 }
 
-/* Returns 1 if a later batch header claims that the torn batch at the cursor was durable, else 0. EIO. */
+/* Returns 1 if a later batch header claims that the torn batch at the cursor was durable, else 0. EIO; EUNSUPPORTED if
+ * the batch after it is of another version. */
 static int was_durable(struct tidemark_scan *scan, tidemark_error *error) {
+    const struct tidemark_cursor *cursor = &scan->cursor;
     off_t from = after_torn(scan, error);
     if (from < 0) return (int)from;
     seek(scan, from);
@@ -351,9 +353,14 @@ static int was_durable(struct tidemark_scan *scan, tidemark_error *error) {
             continue;
         }
         tidemark_batch batch;
-        if (tidemark_batch_decode_header(candidate, TIDEMARK_BATCH_HEADER, &batch, NULL) == 0 &&
-            is_evidence(scan, &batch))
-            return 1;
+        tidemark_error why;
+        off_t offset = scan->block_offset + (off_t)(candidate - scan->block);
+        int result = tidemark_batch_decode_header(candidate, TIDEMARK_BATCH_HEADER, &batch, &why);
+        if (result == 0 && is_evidence(scan, &batch)) return 1;
+        /* in the place of a batch, and not in the payload of the torn one */
+        if (result == TIDEMARK_EUNSUPPORTED && offset == from && from > cursor->offset + 1)
+            return tidemark_fail(error, result, "%s/%s: offset %lld: %s", cursor->path, cursor->name, (long long)offset,
+                                 why.message);
         scan->start = (size_t)(candidate - scan->block) + 1;
     }
 }

@@ -1,5 +1,5 @@
 --- Makes a sound log from a damaged one: `tidemark salvage`. The damaged log is only read. What is missing in it is taken from other logs
---- where log matching proves that it is the same history. If nothing is missing then, the new log has the id, the seqnos and the epochs of
+--- where it is proved that it had the same records there. If nothing is missing then, the new log has the id, the seqnos and the epochs of
 --- the old one. Otherwise it is a new log with all that is whole, renumbered, and a file `salvaged` (docs/formats.md).
 ---
 --- The new log is made in a directory beside its place and renamed at the end, so that one that is not finished never has its name.
@@ -381,7 +381,8 @@ local function run(files, directory, newdir, options)
   survey.check_unchanged(files, target)
   local decided = make_plan(target, others)
   if not target.log_id or decided.records == 0 and #decided.missing > 0 then
-    fail("LOST", "%s: nothing in it is whole, and no other log has its records", directory)
+    local why = decided.notes[1] and ": " .. decided.notes[1] or ""
+    fail("LOST", "%s: nothing in it is whole, and no other log has records that are proved to be its own%s", directory, why)
   end
   must(files.make_directory(aside))
   local ok, made = pcall(make_log, files, target, decided, place, aside, progress)
@@ -418,7 +419,7 @@ end
 ---@field damage { path: string, offset: integer, after: integer }[] what is not whole, or was left by a writer that was cut off
 ---@field missing { shard: integer, first: integer, last: integer }[]
 ---@field filled { shard: integer, first: integer, last: integer, from: string }[]
----@field notes string[] why another log could not be used
+---@field notes string[] why another log, or a range of its records, was not used
 ---@field heads_why string? why the heads of the old log could not be used
 
 --- Makes the log `newdir` from the damaged one in `directory`.

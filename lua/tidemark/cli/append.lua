@@ -47,8 +47,8 @@ local function key_of(record, field)
   return nil, ("has no string, number or boolean in its field '%s'"):format(field)
 end
 
--- The shards of the log that is there, nil if there is none; or nil, message, code. Wal.open says more of heads that are
--- damaged or missing.
+-- The shards of the log that is there, nil if there is none; or nil, message, code. Wal.open says more of heads that are damaged or
+-- missing.
 local function shards_there(directory)
   local source, message, code = Wal.source(directory) -- unlike Wal.heads it does not give a log that is not made to its end
   if code == "NOT_FOUND" or code == "CORRUPT" or code == "LOST" then

@@ -77,7 +77,8 @@ local function add_append(parser)
     :default(100)
   command
     :option("--epoch", "For tests: begin this epoch, which must be above all that the log has (default: a new one, from the clock and "
-      .. "random bits). Two copies of a log in which the same N was begun cannot be told apart.")
+      .. "random bits). "
+      .. "Two copies of a log in which the same N was begun cannot be told apart.")
     :convert(integer("--epoch", 1, (1 << 62) - 1))
     :argname "N"
   command
@@ -166,8 +167,8 @@ local function add_salvage(parser)
   command:argument("dir", "The directory of the damaged log. End its writer first."):convert(path)
   command:argument("newdir", "The directory to make. It must not be there, or be empty."):convert(path)
   command
-    :option("--from", "Take what is missing from these copies or replicas of the log, where log matching proves that they have the same "
-      .. "history. They may be damaged, too. To be given after DIR and NEWDIR.")
+    :option("--from", "Take what is missing from these copies or replicas of the log, where it is proved that DIR had the same records. "
+      .. "They may be damaged, too. To be given after DIR and NEWDIR.")
     :convert(path)
     :args("+")
     :count("*")

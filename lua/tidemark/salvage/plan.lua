@@ -1,8 +1,7 @@
 --- What a salvage takes from where, decided by seqnos and epochs alone: the whole batches of the damaged log, and in between those of other
---- logs which log matching proves to be of the same history.
----
---- An epoch belongs to one writer, from one opening of the log to the next. So where another log has a record of an epoch that the damaged
---- log had, all its records up to that one are of the same history.
+--- logs that are proved to be of the same history (tidemark.salvage.proof).
+
+local proof = require "tidemark.salvage.proof"
 
 local plan = {}
 
@@ -52,20 +51,6 @@ local function epoch_at(runs, seqno)
   return after and after.first == seqno + 1 and after.prev_epoch or nil
 end
 
--- The last record of the other log's shard that is proved to be of the damaged log's history.
-local function proved_limit(target, other, runs)
-  local identity = other.identity
-  if identity and identity.own_epoch ~= 0 and target.epochs[identity.epoch] then
-    return math.maxinteger -- nobody has opened it for writing since
-  end
-  for position = #runs, 1, -1 do
-    if target.epochs[runs[position].epoch] then
-      return runs[position].last
-    end
-  end
-  return 0
-end
-
 -- What the damaged log knows about the records around and in a gap: a list of {seqno, epoch}.
 local function known_epochs(gap, damage)
   local known = {}
@@ -87,25 +72,19 @@ local function known_epochs(gap, damage)
   return known
 end
 
--- The other logs that agree with all that is known around the gap. Adds a note about each one that does not.
-local function agreeing(gap, others, shard, notes)
-  local list = {}
-  for _, other in ipairs(others) do
-    local runs = other.runs
-    local differs = false
-    for _, known in ipairs(gap.known) do
-      local epoch = epoch_at(runs, known.seqno)
-      if epoch and epoch ~= known.epoch and not differs then
-        differs = true
-        notes[#notes + 1] = ("%s: shard %d: not used for records from %d on: its record %d is of another history (DIVERGED)"):format(
-          other.directory, shard, gap.first, known.seqno)
-      end
-    end
-    if not differs then
-      list[#list + 1] = other
+-- Returns whether another log contradicts what is known around the gap, which adds a note, and whether it may be used all the same: where
+-- what is proved of it ends before that.
+local function judge(gap, other, shard, notes)
+  for _, known in ipairs(gap.known) do
+    local epoch = epoch_at(other.runs, known.seqno)
+    if epoch and epoch ~= known.epoch then
+      local is_usable = other.limit < known.seqno
+      notes[#notes + 1] = ("%s: shard %d: not used for records from %d on: its record %d is of another history (DIVERGED)"):format(
+        other.directory, shard, is_usable and math.max(gap.first, other.limit + 1) or gap.first, known.seqno)
+      return true, is_usable
     end
   end
-  return list
+  return false, true
 end
 
 -- The first of the logs that has record `seqno`, its run and how far it goes; or nil and the next seqno that some log has.
@@ -122,11 +101,10 @@ local function find_source(list, seqno, most)
   return nil, nearest
 end
 
--- Fills [gap.first, gap.last] as far as it can. Up to gap.must what is not found is missing; above it the log ends there.
-local function fill(result, gap, others, shard, damage, notes)
-  gap.known = known_epochs(gap, damage)
-  local list = agreeing(gap, others, shard, notes)
-  local at = gap.first
+-- Fills [gap.first, gap.last] from the logs of `list`, as far as it can. Up to gap.must what is not found is missing; above it the log ends
+-- there. Returns the ranges that are not filled.
+local function fill_from(result, gap, list)
+  local at, open = gap.first, {}
   while at <= gap.last do
     local other, run, last = find_source(list, at, gap.last)
     if other then
@@ -135,13 +113,31 @@ local function fill(result, gap, others, shard, damage, notes)
     else
       local nearest = run
       if at > gap.must then
+        open[#open + 1] = { at, gap.last }
         break
       end
       local stop = nearest and math.min(nearest, gap.must + 1) or gap.must + 1
       result.missing[#result.missing + 1] = { at, stop - 1 }
+      open[#open + 1] = { at, stop - 1 }
       at = stop
-      if not nearest then
-        break
+    end
+  end
+  return open
+end
+
+-- Fills a gap, and says which records of the other logs are not taken although they are in what is left of it.
+local function fill(result, gap, others, target, shard, notes)
+  local list, silent = {}, {}
+  gap.known = known_epochs(gap, target.shards[shard].damage)
+  for _, other in ipairs(others) do
+    local is_usable
+    silent[other], is_usable = judge(gap, other, shard, notes)
+    list[#list + 1] = is_usable and other or nil
+  end
+  for _, range in ipairs(fill_from(result, gap, list)) do
+    for _, other in ipairs(others) do
+      if not silent[other] then -- otherwise there is a note already
+        proof.explain(other, target, shard, range[1], range[2], notes)
       end
     end
   end
@@ -181,29 +177,22 @@ end
 ---@param target table the survey of the damaged log
 ---@param shard integer
 ---@param surveys table[] those of the other logs
----@param notes string[] gets a sentence for each log that cannot be used
+---@param notes string[] gets a sentence for each log that cannot be used, and for each range that is not taken
 ---@return tidemark.SalvageShard
 function plan.shard(target, shard, surveys, notes)
-  local entry, others = target.shards[shard], {}
-  for _, survey in ipairs(surveys) do
-    local there = survey.shards[shard]
-    if there then
-      local limit = proved_limit(target, survey, there.runs)
-      others[#others + 1] = { directory = survey.directory, runs = there.runs, limit = limit }
-    end
-  end
+  local entry, others = target.shards[shard], proof.others(target, shard, surveys)
   local result = { pieces = {}, missing = {}, begins = find_begin(entry, others) }
   local at, epoch = result.begins, result.begins == 1 and 0 or nil
   for _, run in ipairs(entry.runs) do
     if run.first > at then
       local gap = { first = at, last = run.first - 1, must = run.first - 1, before_epoch = epoch, after_epoch = run.prev_epoch }
-      fill(result, gap, others, shard, entry.damage, notes)
+      fill(result, gap, others, target, shard, notes)
     end
     result.pieces[#result.pieces + 1] = { run = run, first = run.first, last = run.last }
     at, epoch = run.last + 1, run.epoch
   end
   local gap = { first = at, last = math.maxinteger, must = find_end(entry), before_epoch = epoch }
-  fill(result, gap, others, shard, entry.damage, notes)
+  fill(result, gap, others, target, shard, notes)
   return result
 end
 

@@ -1,5 +1,6 @@
 --- Reads a log whole, damaged or not: which whole batches it has where, what its heads say, and whether a writer changes it meanwhile.
 
+local ReplicationState = require "tidemark.replication_state"
 local Wal = require "tidemark.wal"
 local scan = require "tidemark.salvage.scan"
 
@@ -22,6 +23,7 @@ end
 ---@field marks table<integer, integer>? of the heads; nil if they cannot be used
 ---@field heads_why string? why they cannot
 ---@field identity { log_id: integer, epoch: integer, own_epoch: integer }? of the heads
+---@field last_opening integer? the epoch that was begun last in this directory, if that is known
 ---@field epochs table<integer, true> all epochs that heads and whole headers name
 ---@field shards table<integer, { segments: table[], runs: tidemark.SalvageRun[], damage: tidemark.SalvageDamage[], head: integer? }>
 ---@field fingerprints table<string, string> of the segments, by path
@@ -57,6 +59,22 @@ local function read_heads(directory)
   end
   heads:close()
   return nil, nil, "the file heads names no log"
+end
+
+-- The epoch that was begun last in the log. Nil where nobody knows that: without heads, in a replica, where a slot of the heads is damaged,
+-- which may be the newer one, and where the heads are older than the segments.
+local function last_opening(log)
+  local identity = log.identity
+  if not identity or identity.own_epoch == 0 then
+    return nil
+  end
+  for epoch in pairs(log.epochs) do
+    if epoch > identity.epoch then
+      return nil
+    end
+  end
+  local info = ReplicationState.inspect(log.directory .. "/heads")
+  return info and info[0].valid and info[1].valid and identity.epoch or nil
 end
 
 local SEGMENT_NAME = "^(%d%d%d%d%d)%-(" .. ("%d"):rep(20) .. ")%.wal$"
@@ -182,6 +200,7 @@ function survey.read(files, directory, progress)
   for _, shard in ipairs(log.ids) do
     scan_shard(files, log, shard, progress)
   end
+  log.last_opening = last_opening(log)
   return log
 end
 
