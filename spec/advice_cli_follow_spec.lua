@@ -188,18 +188,32 @@ for _, kind in ipairs { "state", has_sqlite and "db" or nil } do
       expect(0, follow())
       sh("cp -a '%s' '%s/new' && rm -r '%s' && cp -a '%s/old' '%s'", log, directory, log, directory, log)
       local result = follow()
-      expect(3, result, "(AHEAD): it goes on by itself once the log has that record again: restore a newer copy of the log")
-      expect(3, run("status", file, "--log", log), "(AHEAD): it goes on by itself once the log has that record again")
+      for _, said in ipairs { result, run("status", file, "--log", log) } do
+        expect(3, said, "(AHEAD): if the log's machine just went down, start its writer", "If the log was restored from an older copy, "
+          .. "restore a newer one before anything is appended to it: what is written now takes the place of record 3, and this follower "
+          .. "diverges. If they are lost for good, end the follower and ")
+      end
       sh("rm -r '%s' && cp -a '%s/new' '%s'", log, directory, log)
       expect(0, follow())
       -- the segments are there, but the heads are those of the last checkpoint
       sh("cp '%s/old/heads' '%s' && rm '%s/heads.live'", directory, log, log)
       result = follow()
       expect(3, result, "(AHEAD)")
-      expect(0, advice.type(result, "if its machine went down, type ([^\n]- </dev/null)"))
+      expect(0, advice.type(result, "start its writer, or type ([^\n]- </dev/null), and recovery may"))
       append "d\n"
       expect(0, follow())
       assert.equal("a b c d", effects())
+    end)
+
+    it("AHEAD: what is written to an older copy takes the place of the records, and the follower diverges", function()
+      append "a\nb\n"
+      sh("cp -a '%s' '%s/old'", log, directory)
+      append "c\nd\n"
+      expect(0, follow())
+      sh("rm -r '%s' && cp -a '%s/old' '%s'", log, directory, log)
+      expect(3, follow(), "what is written now takes the place of records 3..4, and this follower diverges")
+      append "e\n"
+      expect(3, follow(), "both histories are the same up to record 2 (DIVERGED)")
     end)
 
     it("AHEAD: a record that is lost for good is taken back", function()
@@ -212,12 +226,12 @@ for _, kind in ipairs { "state", has_sqlite and "db" or nil } do
       expect(1, result, "(LOST)")
       expect(0, run("append", log, table.unpack(advice.options(result))))
       result = follow()
-      expect(3, result, "(AHEAD)", "If the record is lost for good, ")
+      expect(3, result, "(AHEAD)", "If they are lost for good, ")
       if kind == "state" then
         advice.said(result.err, "take back the effects of its records after 2, then type: ")
         sh("cd '%s' && rm c d", out)
       end
-      expect(0, advice.type(result, "If the record is lost for good, [^\n]-type: ([^\n]+)"))
+      expect(0, advice.type(result, "If they are lost for good, [^\n]-type: ([^\n]+)"))
       append "e\n"
       expect(0, follow())
       assert.equal("a b e", effects())

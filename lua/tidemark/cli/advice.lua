@@ -1,5 +1,6 @@
 --- What a user can do about an error, by its code (docs/reference.md has the list). What is to be typed can be typed as it is.
 
+local epochs = require "tidemark.epochs"
 local typed = require "tidemark.cli.typed"
 
 local SEGMENT = "%d%d%d%d%d%-%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%.wal" -- its name
@@ -13,7 +14,8 @@ local SEGMENT = "%d%d%d%d%d%-%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%.wal" -- i
 ---@field file string? or a file of which it is not known what it is
 ---@field shard integer?
 ---@field common integer? of a shard that has diverged: the last record that is proved to be common
----@field head integer? of a shard whose log ends before it
+---@field applied integer? of a shard: the last record applied
+---@field head integer? of a shard: where its log ends
 
 -- The follower's file, and the option that names it: nil where the command has none.
 local function file_of(context)
@@ -144,19 +146,14 @@ function ADVICE.PRUNED(message, context)
     :format(which, what, files_beside(context))
 end
 
-local RESET_STATE = 'assert(assert(require("tidemark.replication_state").open(%q, {})):reset(%d, %d))'
-local RESET_DB = 'assert(assert(require("tidemark.follower_db").open(%q, {%d})):reset(%d, %d, function(db) '
-  .. 'return db:exec("DELETE FROM records WHERE shard = %d AND seqno > %d") end))'
-
--- "delete the records after 10; type: ...": the shard goes back to the record `seqno`.
+-- "end the follower, ... type: tidemark reset FILE 0:10": the shard goes back to the record `seqno`.
 local function going_back(context, seqno)
-  local shard = context.shard
+  local what = ("take back the effects of its records after %d, then type"):format(seqno)
   if context.db then
-    return ("delete the records after %d, which it does not have; type: %s"):format(
-      seqno, typed.lua(RESET_DB:format(context.db, shard, shard, seqno, shard, seqno)))
+    what = ("to delete the records after %d, which the log does not have, type"):format(seqno)
   end
-  return ("take back the effects of its records after %d, then type: %s"):format(
-    seqno, typed.lua(RESET_STATE:format(context.state, shard, seqno)))
+  return ("end the follower and %s: %s reset %s %d:%d"):format(
+    what, typed.program(), typed.quote(file_of(context)), context.shard, seqno)
 end
 
 function ADVICE.DIVERGED(_, context)
@@ -165,13 +162,18 @@ function ADVICE.DIVERGED(_, context)
     .. "record 1 in another file, %s FILE"):format(going_back(context, context.common or 0), option)
 end
 
+-- Only a writer that finds the records again is harmless: in an older copy it makes others of their seqnos.
 function ADVICE.AHEAD(_, context)
-  local waiting = "it goes on by itself once the log has that record again: restore a newer copy of the log or, if its machine went "
-    .. ("down, type %s append %s </dev/null"):format(typed.program(), typed.quote(context.log))
-  if not context.head or not context.shard then
-    return waiting
+  local head, applied = context.head, context.applied
+  local are_known = head ~= nil and applied ~= nil and head < applied
+  local advice = ("if the log's machine just went down, start its writer, or type %s append %s </dev/null, and recovery may bring the "
+    .. "records back. If the log was restored from an older copy, restore a newer one before anything is appended to it: what is written "
+    .. "now takes the place of %s, and this follower diverges"):format(
+      typed.program(), typed.quote(context.log), are_known and epochs.name_records(head + 1, applied) or "records that it has applied")
+  if not are_known or not context.shard then
+    return advice
   end
-  return ("%s. If the record is lost for good, %s"):format(waiting, going_back(context, context.head))
+  return ("%s. If they are lost for good, %s"):format(advice, going_back(context, head))
 end
 
 --- The message with its code and what to do.

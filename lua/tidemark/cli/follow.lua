@@ -164,7 +164,7 @@ local function troubles(status, shards, options)
   for _, shard in ipairs(shards) do
     local entry = status[shard]
     local context = { command = "follow", log = options.dir, db = options.db, state = options.state, shard = shard,
-      common = entry.common, head = entry.head }
+      common = entry.common, applied = entry.applied, head = entry.head }
     if entry.state == "foreign" and entry.verdict == "foreign" and not entry.error:find "^shard" then
       local file = (options.db or options.state):gsub("%%", "%%%%")
       return { advice(entry.error:gsub("^the target", file), entry.code, context) }

@@ -253,7 +253,7 @@ local function troubles(rows, options)
     if found and not verdict.GOES_ON[found.verdict] then
       local of = databases.is_one(options.target) and "db" or "state"
       local context = { command = "status", log = options.log, [of] = options.target, shard = row.shard,
-        common = found.common, head = found.head }
+        common = found.common, applied = row.applied, head = found.head }
       if found.verdict == "foreign" then
         return advice(found.message:gsub("^the target", (options.target:gsub("%%", "%%%%"))), found.code, context)
       end

@@ -66,16 +66,4 @@ function typed.program()
   return typed.quote(path)
 end
 
---- The words that run Lua source with the modules of this program.
----@param source string of one line
----@return string
-function typed.lua(source)
-  local path = package.path:match "^[^;]*/%.%./lua/%?%.lua;[^;]*/%?/init%.lua;" -- in a checkout, where lua itself does not look
-  if path then
-    source = ("package.path, package.cpath = %q .. package.path, %q .. package.cpath; %s"):format(
-      path, package.cpath:match "^[^;]*;", source)
-  end
-  return ("%s -e %s"):format(typed.quote(interpreter()), typed.quote(source))
-end
-
 return typed
