@@ -179,6 +179,7 @@ end
 -- Turns the event loop until a field is set.
 function Connection:wait_until(field)
   local timer = uv.new_timer()
+  uv.update_time() -- see sandbox's run_until
   timer:start(command_line.PATIENCE * 1000, 0, function()
     self.late = true
   end)

@@ -138,6 +138,7 @@ end
 local function run_until(child, done, seconds, what)
   local uv, late = child.uv, false
   local timer = uv.new_timer()
+  uv.update_time() -- the timer starts at the time that the loop knows, which is old after work outside the loop
   timer:start(math.floor((seconds or PATIENCE) * 1000), 0, function()
     late = true
   end)
