@@ -393,7 +393,8 @@ describe("a follower", function()
       for bytes, expected in pairs {
         ["offset 17 of topic x"] = "CORRUPT its note is not a follower's",
         [""] = "CORRUPT its note is not a follower's",
-        ["TMEP"] = "CORRUPT its note is not a follower's",
+        ["TME"] = "CORRUPT its note is not a follower's",
+        ["TMEP"] = "CORRUPT its note has a wrong length",
         ["TMEP\2"] = "CORRUPT its note has a wrong length",
         ["TMEP\1" .. ("\0"):rep(21)] = "UNSUPPORTED its note has version 1, this program reads version 2",
         ["TMEP\3"] = "UNSUPPORTED its note has version 3, this program reads version 2",

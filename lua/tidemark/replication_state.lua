@@ -108,7 +108,9 @@ end
 
 -- Not for users: whether the note of a tracked shard is one with which it can be reset to `seqno`, which is at most the mark. True, or nil,
 -- message, code.
-function ReplicationState:__can_reset(shard, seqno)
+function ReplicationState.__can_reset(...)
+  ReplicationState.shards(...) -- raises unless it is called on an open state
+  local self, shard, seqno = ...
   local notes, message, code = plan(self, shard, seqno)
   if not notes then
     return nil, message, code
