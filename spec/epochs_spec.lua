@@ -89,6 +89,25 @@ describe("the tests of a batch", function()
     assert.same({ nil, "locked", "BUSY" }, { epochs.check({ id = 0, position = 5, epoch = failing }, batch(6, 6)) })
   end)
 
+  it("pass on that the last of many questions cannot be answered", function()
+    local asked, last
+    local function epoch()
+      asked = asked + 1
+      if asked == last then
+        return nil, "locked", "BUSY"
+      end
+      return 1
+    end
+    local function send()
+      asked = 0
+      return epochs.check({ id = 0, position = 5, epoch = epoch }, batch(2, 6))
+    end
+    assert.equal("apply", (send()))
+    last = asked
+    assert(last > 2)
+    assert.same({ nil, "locked", "BUSY" }, { send() })
+  end)
+
   -- Every batch of every pair of histories: refused if and only if it differs in what is known.
   it("agree with a comparison of record by record", function()
     local seed = tonumber(os.getenv "TIDEMARK_SEED") or os.time()

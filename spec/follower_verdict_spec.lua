@@ -441,6 +441,28 @@ describe("a verdict", function()
     assert.same({ nil, "locked", "BUSY" }, { verdict.at(broken, target, 0, 20) })
   end)
 
+  it("passes on that the last question of a search cannot be answered", function()
+    source:serve(0, history(4, 2))
+    local asked, last
+    local forgetful = { -- knows no epoch where the source ends, so that the next one that it knows is looked for
+      epoch = function(_, _, seqno)
+        asked = asked + 1
+        if asked == last then
+          return nil, "locked", "BUSY"
+        end
+        return seqno >= 5 and 3 or nil
+      end,
+    }
+    local function compare()
+      asked = 0
+      return verdict.at(source, forgetful, 0, 8)
+    end
+    assert.equal("ahead_of_source", compare().verdict)
+    last = asked
+    assert(last > 3)
+    assert.same({ nil, "locked", "BUSY" }, { compare() })
+  end)
+
   it("is ahead_of_source where the source says so and names no head", function()
     function source.epoch()
       return nil, "beyond", "AHEAD"

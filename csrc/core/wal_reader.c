@@ -19,8 +19,10 @@ struct tidemark_wal_reader {
     tidemark_wal_source *source;   /* a reference */
     uint64_t turn, history_turn;   /* of the source, as far as it was found to go with what was read */
     struct tidemark_cursor cursor; /* while closed it stands before the first record that is wanted */
-    bool unmatched;                /* another writer has opened the log since the last batch was read */
-    bool opened;                   /* a segment, since the source was last seen to have the heads on disk */
+    int64_t known_seqno;           /* the highest one over which the cursor has gone; 0: none */
+    uint64_t known_epoch;          /* of that record */
+    bool unmatched;                /* another writer has opened the log since, and may have another record there */
+    bool unconfirmed;              /* the source was not seen to have the heads on disk since a segment was opened */
     int64_t archive_head;          /* if the source is an archive */
     int64_t after_seqno;           /* batches that end there or before are passed over */
     tidemark_batch batch;          /* the one at the cursor; size 0: not yet looked at */
@@ -55,7 +57,10 @@ static int locate(struct tidemark_wal_reader *reader, tidemark_error *error) {
         while (position < count && segments[position].first_seqno <= seqno) position++;
         if (position > 0) {
             result = tidemark_cursor_open(&reader->cursor, segments[position - 1].first_seqno, error);
-            if (result == 0) result = reader->opened = true;
+            if (result == 0) {
+                if (reader->cursor.last_seqno != reader->known_seqno) reader->cursor.epoch = 0;
+                result = reader->unconfirmed = true;
+            }
         } else if (count > 0) {
             result = fail_pruned(reader, seqno, segments[0].first_seqno, error);
         }
@@ -71,7 +76,7 @@ static int next_segment(struct tidemark_wal_reader *reader, bool opened, const c
     struct tidemark_segment *segments;
     size_t count;
     int result = opened ? TIDEMARK_ENOT_FOUND : tidemark_cursor_open(cursor, cursor->last_seqno + 1, error);
-    if (result == 0) reader->opened = true;
+    if (result == 0) reader->unconfirmed = true;
     if (result != TIDEMARK_ENOT_FOUND) return result;
     result = list_segments(reader, &segments, &count, error);
     if (result < 0) return result;
@@ -87,17 +92,23 @@ static int next_segment(struct tidemark_wal_reader *reader, bool opened, const c
 
 /* ---- opening ---- */
 
-/* Whether the segment from which batches were read is not the one that is in the directory. One from which nothing was
- * read may have been made again by the next writer, and is opened again. */
-static bool is_segment_replaced(struct tidemark_cursor *cursor) {
+/* Whether the segment from which batches were read is not the one that is in the directory. */
+static bool is_segment_replaced(const struct tidemark_cursor *cursor) {
     struct stat ours, there;
-    if (cursor->fd < 0) return false;
-    if (cursor->offset == 0) {
-        (void)tidemark_cursor_open(cursor, cursor->last_seqno + 1, NULL);
-        return false;
-    }
+    if (cursor->fd < 0 || cursor->offset == 0) return false;
     int found = cursor->io->fstatat(cursor->directory, cursor->name, &there, AT_SYMLINK_NOFOLLOW);
     return found == 0 && !tidemark_is_same_file(cursor->io->fstat(cursor->fd, &ours), &ours, found, &there);
+}
+
+/* Drops what was found and not given yet, for another writer may have left it. A segment from which nothing was read
+ * may have been made again since, or be gone: it is looked for again. */
+static void drop_unread(struct tidemark_wal_reader *reader) {
+    struct tidemark_cursor *cursor = &reader->cursor;
+    reader->batch.size = 0;
+    if (cursor->fd < 0 || cursor->offset > 0) return;
+    tidemark_cursor_close(cursor);
+    if (reader->after_seqno < cursor->last_seqno) reader->after_seqno = cursor->last_seqno;
+    cursor->last_seqno = reader->after_seqno;
 }
 
 static int fail_replaced(const struct tidemark_wal_reader *reader, tidemark_error *error) {
@@ -105,16 +116,18 @@ static int fail_replaced(const struct tidemark_wal_reader *reader, tidemark_erro
                          reader->cursor.path);
 }
 
-/* Compares the last record that was read with the one that the log has now: EREPLACED if it is of another epoch. While
- * the log ends before it, nothing is known, and nothing is read either. */
+/* Compares the last record that was read with the one that the log has now: 0 if they are the same, 1 while the log
+ * ends before it, so that nothing is known and nothing may be read. EREPLACED if it is of another epoch, or why that
+ * cannot be found out: EPRUNED, ELOST, ... */
 static int match(struct tidemark_wal_reader *reader, tidemark_error *error) {
-    const struct tidemark_cursor *cursor = &reader->cursor;
     uint64_t epoch;
     if (!reader->unmatched) return 0;
-    if (cursor->epoch != 0) {
-        int code = tidemark_wal_source_find_epoch(reader->source, cursor->shard, cursor->last_seqno, &epoch, NULL);
-        if (code == TIDEMARK_EAHEAD) return 0;
-        if (code == 0 && epoch != cursor->epoch) return fail_replaced(reader, error);
+    if (reader->known_seqno > 0) {
+        int code =
+            tidemark_wal_source_find_epoch(reader->source, reader->cursor.shard, reader->known_seqno, &epoch, error);
+        if (code == TIDEMARK_EAHEAD) return 1;
+        if (code < 0) return code;
+        if (epoch != reader->known_epoch) return fail_replaced(reader, error);
     }
     reader->unmatched = false;
     return 0;
@@ -122,7 +135,7 @@ static int match(struct tidemark_wal_reader *reader, tidemark_error *error) {
 
 /* Called when the source has opened heads that are new to the reader: checks that they belong to the log that this
  * reader has been reading. Heads with another file id are those of another history, even in the same directory.
- * EUNKNOWN_SHARD, EFOREIGN, EREPLACED; then nothing more is read. */
+ * 0, 1 while nothing may be read (match); EUNKNOWN_SHARD, EFOREIGN, EREPLACED, or as match. */
 static int settle(struct tidemark_wal_reader *reader, tidemark_error *error) {
     const tidemark_wal_source *source = reader->source;
     struct tidemark_cursor *cursor = &reader->cursor;
@@ -136,6 +149,7 @@ static int settle(struct tidemark_wal_reader *reader, tidemark_error *error) {
     if (reader->history_turn != source->history_turn || is_segment_replaced(cursor))
         return fail_replaced(reader, error);
     if (cursor->log_id == 0) cursor->log_id = source->log_id;
+    drop_unread(reader);
     reader->turn = source->turn;
     reader->unmatched = source->heads != NULL;
     return match(reader, error);
@@ -268,6 +282,16 @@ static int read_header(struct tidemark_wal_reader *reader, tidemark_error *why) 
     return 1;
 }
 
+/* Goes over the batch at the cursor. */
+static void pass(struct tidemark_wal_reader *reader) {
+    struct tidemark_cursor *cursor = &reader->cursor;
+    tidemark_cursor_pass(cursor, &reader->batch);
+    reader->batch.size = 0;
+    if (cursor->last_seqno < reader->known_seqno) return;
+    reader->known_seqno = cursor->last_seqno;
+    reader->known_epoch = cursor->epoch;
+}
+
 /* Goes on to the first batch that is wanted, up to `head`: 1 if there is one, 0 if not yet. */
 static int advance_to_batch(struct tidemark_wal_reader *reader, int64_t head, tidemark_error *error) {
     struct tidemark_cursor *cursor = &reader->cursor;
@@ -292,33 +316,37 @@ static int advance_to_batch(struct tidemark_wal_reader *reader, int64_t head, ti
             if (result < 0) return result;
             opened_after = cursor->last_seqno;
         } else if (tidemark_batch_last_seqno(&reader->batch) <= reader->after_seqno) {
-            tidemark_cursor_pass(cursor, &reader->batch);
-            reader->batch.size = 0;
+            pass(reader);
         }
     }
     return 0;
 }
 
-/* Checks that the batch that was found may be given: 0, EREPLACED, or why the heads cannot be looked at. A writer that
+/* Checks that the batch that was found may be given: 1, 0 if it is to be looked for again, EREPLACED, or why the heads
+ * cannot be looked at. A writer that
  * replaces the heads does so before it makes a segment. So a batch of a segment that was opened before the heads were
  * seen to be the ones on disk is durable, and one of a segment that was opened later may not be. */
 static int confirm(struct tidemark_wal_reader *reader, tidemark_error *error) {
     tidemark_wal_source *source = reader->source;
-    if (!reader->opened || source->heads == NULL) return 0;
+    if (!reader->unconfirmed || source->heads == NULL) return 1;
     int result = tidemark_wal_source_look_now(source, error);
-    if (result == TIDEMARK_ENOT_FOUND) return 0; /* without heads nobody makes a segment */
+    if (result == TIDEMARK_ENOT_FOUND) return 1; /* without heads nobody makes a segment */
     if (result == 0) result = settle(reader, error);
-    if (result == 0) reader->opened = false;
-    return result;
+    if (result < 0) return result;
+    if (reader->batch.size == 0) return 0; /* another writer has opened the log, and its head may be lower */
+    reader->unconfirmed = false;
+    return 1;
 }
 
-/* What was found wrong, with the message in `error`, may be so because a writer has replaced the heads and goes on
- * without what they knew: then EREPLACED, else `code`. */
+/* What was found wrong, with the message in `error`, may be so because another writer has opened the log since: 0 if it
+ * is to be looked for again, EREPLACED and the like, or else `code`. */
 static int judge_damage(struct tidemark_wal_reader *reader, int code, tidemark_error *error) {
     tidemark_error why;
+    uint64_t turn = reader->turn;
     if (reader->source->heads == NULL || tidemark_wal_source_look_now(reader->source, NULL) < 0) return code;
     int result = settle(reader, &why);
-    return result < 0 ? tidemark_fail(error, result, "%s", why.message) : code;
+    if (result < 0) return tidemark_fail(error, result, "%s", why.message);
+    return reader->turn == turn ? code : 0;
 }
 
 int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidemark_batch *batch,
@@ -331,12 +359,19 @@ int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidema
         if (result == 0)
             result = advance_to_batch(
                 reader, source->heads != NULL ? tidemark_wal_reader_head(reader) : reader->archive_head, error);
+        else if (result > 0) result = 0;
+        if (result < 0) {
+            result = judge_damage(reader, result, error);
+            if (result < 0) return result;
+            continue;
+        }
         if (result == 1) {
             result = confirm(reader, error);
-            if (result == 0) *batch = reader->batch;
-            return result;
+            if (result == 0) continue;
+            if (result < 0) return result;
+            *batch = reader->batch;
+            return 0;
         }
-        if (result < 0) return judge_damage(reader, result, error);
         if (source->heads == NULL)
             return tidemark_fail(error, TIDEMARK_EEND, "%s: shard %" PRIu32 ": the archive ends at seqno %" PRId64,
                                  cursor->path, cursor->shard, reader->archive_head);
@@ -345,7 +380,8 @@ int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidema
         result = tidemark_wal_source_look(source, time, error);
         if (result < 0) return result;
         if (source->turn != reader->turn) continue;
-        const tidemark_mark mark = {cursor->shard, cursor->last_seqno};
+        const tidemark_mark mark = {cursor->shard, cursor->last_seqno > reader->known_seqno ? cursor->last_seqno
+                                                                                            : reader->known_seqno};
         uint32_t shard;
         result = tidemark_wal_source_sleep(source, &mark, 1, time, deadline, &shard, error);
         if (result == TIDEMARK_ETIMEOUT)
@@ -355,11 +391,11 @@ int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidema
     }
 }
 
-int tidemark_wal_reader_read(tidemark_wal_reader *reader, void *bytes, tidemark_batch *batch, tidemark_error *error) {
-    struct tidemark_cursor *cursor = &reader->cursor;
+/* Reads and checks the batch at the cursor. */
+static int read_batch(const struct tidemark_wal_reader *reader, void *bytes, tidemark_batch *batch,
+                      tidemark_error *error) {
+    const struct tidemark_cursor *cursor = &reader->cursor;
     tidemark_error why;
-    if (reader->batch.size == 0)
-        return tidemark_fail(error, TIDEMARK_EINVAL, "there is no batch to read: wait for one first");
     if (tidemark_io_read(cursor->io, cursor->fd, bytes, reader->batch.size, cursor->offset) < 0) {
         if (errno == ENODATA)
             return tidemark_cursor_fail(cursor, error, TIDEMARK_ECORRUPT,
@@ -370,7 +406,14 @@ int tidemark_wal_reader_read(tidemark_wal_reader *reader, void *bytes, tidemark_
     int result = tidemark_batch_decode(bytes, reader->batch.size, batch, &why);
     if (result < 0)
         return tidemark_cursor_fail(cursor, error, result, "shard %" PRIu32 ": %s", cursor->shard, why.message);
-    tidemark_cursor_pass(cursor, &reader->batch);
-    reader->batch.size = 0;
     return 0;
+}
+
+int tidemark_wal_reader_read(tidemark_wal_reader *reader, void *bytes, tidemark_batch *batch, tidemark_error *error) {
+    if (reader->batch.size == 0)
+        return tidemark_fail(error, TIDEMARK_EINVAL, "there is no batch to read: wait for one first");
+    int result = read_batch(reader, bytes, batch, error);
+    if (result == 0) pass(reader);
+    else reader->unconfirmed = true; /* the log may just be restored: the next wait looks at the heads first */
+    return result;
 }

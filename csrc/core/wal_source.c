@@ -61,16 +61,18 @@ static int open_heads(const struct tidemark_log *log, struct opened_heads *resul
     return 0;
 }
 
-/* Gives the source the heads that were opened. */
+/* Gives the source the heads that were opened. Where these are of the same file and the same writer, readers have
+ * nothing to compare: heads without a live file are opened at each look. */
 static void take_heads(tidemark_wal_source *source, const struct opened_heads *heads) {
-    if (memcmp(source->heads_id, heads->id, sizeof heads->id) != 0) source->history_turn++;
+    bool other_file = memcmp(source->heads_id, heads->id, sizeof heads->id) != 0;
+    if (other_file) source->history_turn++;
+    if (other_file || source->log_id != heads->log_id || source->epoch != heads->epoch) source->turn++;
     tidemark_state_release(source->heads);
     source->heads = heads->state;
     source->log_id = heads->log_id;
     source->epoch = heads->epoch;
     source->generation = heads->generation;
     memcpy(source->heads_id, heads->id, sizeof heads->id);
-    source->turn++;
 }
 
 /* Opens the heads of an archive, if it has some. They do not move: nobody writes an archive. */
@@ -162,6 +164,7 @@ static int open_again(tidemark_wal_source *source, tidemark_error *error) {
             source->log.directory = there.directory;
             there.directory = before;
             source->history_turn++;
+            source->turn++;
         }
         take_heads(source, &heads);
     }

@@ -17,13 +17,13 @@ struct tidemark_reached {
 
 struct tidemark_wal_source {
     struct tidemark_log log;
-    tidemark_state *heads;         /* NULL: an archive */
-    tidemark_state *archive_heads; /* of an archive that has heads: a copy in memory, of the moment of opening */
-    uint32_t log_id;               /* 0: not known, a writer is just making it */
-    uint64_t epoch;                /* of the last writer, as the heads said when `generation` was saved */
-    uint64_t generation;           /* of the heads */
-    unsigned char heads_id[16];    /* the file id of the heads */
-    uint64_t turn; /* another number each time heads are opened or another writer has opened the log, from 1 on */
+    tidemark_state *heads;           /* NULL: an archive */
+    tidemark_state *archive_heads;   /* of an archive that has heads: a copy in memory, of the moment of opening */
+    uint32_t log_id;                 /* 0: not known, a writer is just making it */
+    uint64_t epoch;                  /* of the last writer, as the heads said when `generation` was saved */
+    uint64_t generation;             /* of the heads */
+    unsigned char heads_id[16];      /* the file id of the heads */
+    uint64_t turn;                   /* another number each time another writer has opened the log, and with the next */
     uint64_t history_turn;           /* the same if the heads have another file id, or the path another directory */
     struct tidemark_reached reached; /* the segment that tidemark_wal_source_epoch read last */
     double looked_at;                /* when it was last seen whether the heads are the ones on disk */

@@ -484,8 +484,9 @@ TIDEMARK_API int tidemark_wal_reader_open(const char *directory, uint32_t shard,
 
 /* Waits until the next batch is durable, for `timeout` seconds at most (0: does not wait; negative: for ever), and
  * gives its header. Blocks the OS thread, asleep until the writer wakes it. ETIMEOUT; EINTERRUPTED; EEND in an archive;
- * EPRUNED; EREPLACED if other heads (with another file id), another directory or another segment have taken the place
- * of those that are read: open a new reader; ECORRUPT, EFOREIGN with file and offset; EINTR does not end it. */
+ * EPRUNED; EREPLACED if other heads (with another file id), another directory, another segment or another record have
+ * taken the place of those that were read: open a new reader; ELOST; ECORRUPT, EFOREIGN with file and offset; EINTR
+ * does not end it. */
 TIDEMARK_API int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidemark_batch *batch,
                                           tidemark_error *error);
 

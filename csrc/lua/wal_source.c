@@ -57,12 +57,17 @@ static int reader_next(lua_State *L) {
     tidemark_error error;
     tidemark_batch batch, same;
     lua_Number timeout = tidemark_check_timeout(L, 2);
-    if (tidemark_wal_reader_wait(check_reader(L)->reader, timeout, &batch, &error) < 0)
-        return tidemark_push_failure(L, &error);
-    unsigned char *bytes = tidemark_batch_push(L, batch.size);
-    struct reader *reader = check_reader(L); /* again: a finalizer may have closed it meanwhile, or read on */
-    if (tidemark_wal_reader_wait(reader->reader, 0, &same, &error) < 0) return tidemark_push_failure(L, &error);
-    if (same.first_seqno != batch.first_seqno) return luaL_error(L, "a finalizer has used the reader meanwhile");
+    struct reader *reader;
+    unsigned char *bytes;
+    do {
+        lua_settop(L, 2);
+        if (tidemark_wal_reader_wait(check_reader(L)->reader, timeout, &batch, &error) < 0)
+            return tidemark_push_failure(L, &error);
+        bytes = tidemark_batch_push(L, batch.size);
+        reader = check_reader(L); /* again: a finalizer may have closed it meanwhile, or read on */
+        if (tidemark_wal_reader_wait(reader->reader, 0, &same, &error) < 0) return tidemark_push_failure(L, &error);
+        if (same.first_seqno != batch.first_seqno) return luaL_error(L, "a finalizer has used the reader meanwhile");
+    } while (same.size != batch.size); /* the log was restored meanwhile, and another batch stands there now */
     if (tidemark_wal_reader_read(reader->reader, bytes, &batch, &error) < 0) return tidemark_push_failure(L, &error);
     tidemark_batch_finish(L, -1, &batch);
     return 1;

@@ -153,8 +153,10 @@ local function difference(shard, batch)
     return nil, message, code
   end
   local lowest = first_that(batch.first_seqno, last, shard.epoch)
-  known = shard.epoch(lowest)
-  if known ~= batch.epoch then
+  known, message, code = shard.epoch(lowest)
+  if not known then
+    return nil, message, code
+  elseif known ~= batch.epoch then
     return lowest, known, batch.epoch
   end
 end

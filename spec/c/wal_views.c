@@ -1,5 +1,5 @@
 /* What is read of a log: archives with and without heads, damaged ones, the path after a change of the working
- * directory, the epoch of every seqno, segments of two epochs, other versions and unknown flags. */
+ * directory, the epoch of every seqno, segments of two epochs, other versions and unknown flags, other writers. */
 #define _GNU_SOURCE
 #include "../../csrc/core/wal_source.h"
 #include "wal_cases.h"
@@ -353,6 +353,27 @@ static void other_notes(void) {
     check_refused(TIDEMARK_EUNSUPPORTED, "router of kind 1");
 }
 
+/* ---- another writer ---- */
+
+/* Readers compare what they have read when there was another writer, and only then: heads without a live file are
+ * opened at each look. */
+static void turns(void) {
+    make_closed(4);
+    for (int live = 0; live < 2; live++) {
+        if (!live) CHECK_INT(unlink(heads_live_path), 0);
+        tidemark_wal_source *source = open_source(log_io);
+        uint64_t turn = source->turn;
+        for (int n = 0; n < 3; n++) {
+            CHECK_INT(tidemark_wal_source_look_now(source, &failure), 0);
+            CHECK_INT(source->turn - turn, 0);
+        }
+        close_log(open_writer(0, 0));
+        CHECK_INT(tidemark_wal_source_look_now(source, &failure), 0);
+        CHECK_INT(source->turn - turn, 1);
+        tidemark_wal_source_close(source);
+    }
+}
+
 /* ---- far above the head ---- */
 
 /* The header says in 32 bits how many records are not durable. */
@@ -384,6 +405,7 @@ int main(void) {
     RUN_LOG(two_epochs_in_a_segment);
     RUN_LOG(other_versions);
     RUN_LOG(other_notes);
+    RUN_LOG(turns);
     RUN_LOG(more_undurable_than_a_header_can_say);
     return FINISH();
 }

@@ -61,7 +61,8 @@ local function describe_ahead(position, head)
   return message:format(position, head and ("at record %d"):format(head) or "before it")
 end
 
--- The lowest seqno above `seqno` of which the target knows the epoch, and that epoch; nothing where it knows none up to the position.
+-- The lowest seqno above `seqno` of which the target knows the epoch, and what it then answers for that one; nothing where it knows none up
+-- to the position.
 local function lowest_known(target, shard, seqno, position)
   local low, high = seqno + 1, position
   if low > high or not target:epoch(shard, high) then
@@ -75,7 +76,7 @@ local function lowest_known(target, shard, seqno, position)
       low = middle + 1
     end
   end
-  return low, (target:epoch(shard, low))
+  return low, target:epoch(shard, low)
 end
 
 -- Source and target compared at `seqno`: a verdict "diverged", or true where they agree, false where it is not known; or nil, message,
@@ -87,8 +88,10 @@ local function compare(source, target, shard, seqno, theirs, position)
   elseif not theirs then
     return false
   elseif not ours then -- epochs ascend in a log: before a record of one epoch there is none of a later one
-    local above, epoch = lowest_known(target, shard, seqno, position)
-    if not above or theirs <= epoch then
+    local above, epoch, why, word = lowest_known(target, shard, seqno, position)
+    if word then
+      return nil, why, word
+    elseif not epoch or theirs <= epoch then
       return false
     end
     seqno, ours = above, epoch
