@@ -323,9 +323,9 @@ static int advance_to_batch(struct tidemark_wal_reader *reader, int64_t head, ti
 }
 
 /* Checks that the batch that was found may be given: 1, 0 if it is to be looked for again, EREPLACED, or why the heads
- * cannot be looked at. A writer that
- * replaces the heads does so before it makes a segment. So a batch of a segment that was opened before the heads were
- * seen to be the ones on disk is durable, and one of a segment that was opened later may not be. */
+ * cannot be looked at. A writer that replaces the heads does so before it makes a segment. So a batch of a segment that
+ * was opened before the heads were seen to be the ones on disk is durable, and one of a segment that was opened later
+ * may not be. */
 static int confirm(struct tidemark_wal_reader *reader, tidemark_error *error) {
     tidemark_wal_source *source = reader->source;
     if (!reader->unconfirmed || source->heads == NULL) return 1;
@@ -359,7 +359,7 @@ int tidemark_wal_reader_wait(tidemark_wal_reader *reader, double timeout, tidema
         if (result == 0)
             result = advance_to_batch(
                 reader, source->heads != NULL ? tidemark_wal_reader_head(reader) : reader->archive_head, error);
-        else if (result > 0) result = 0;
+        else if (result > 0) result = 0; /* as if there were no batch yet */
         if (result < 0) {
             result = judge_damage(reader, result, error);
             if (result < 0) return result;
