@@ -40,6 +40,27 @@ describe("advice of salvage:", function()
     assert.same(before, support.records(new))
   end
 
+  it("without heads: the shards are named, and each key goes where it went", function()
+    local keyed, lines = directory .. "/keyed", {}
+    for i = 1, 5 do
+      lines[i] = ('{"k":"%d"}\n'):format(i)
+    end
+    local text = table.concat(lines)
+    expect(0, command_line.run_with(text, "append", keyed, "--key", "k", "--shards", "16"))
+    local filled = command_line.records(keyed)
+    assert(os.remove(keyed .. "/heads"))
+    local option = taken(run("salvage", keyed, new).err, "give (%-%-shards) N as when it was made")
+    assert(os.execute(("rm -r '%s'"):format(new)))
+    expect(3, run("salvage", keyed, new, option, "16"))
+    expect(0, command_line.run_with(text, "append", new, "--key", "k"))
+    local count = 0
+    for shard, records in pairs(command_line.records(new)) do
+      count = count + 1
+      assert.equal(2 * #filled[shard], #records)
+    end
+    assert.equal(16, count)
+  end)
+
   it("LOCKED: the writer is ended, where heads move", function()
     local wal, done = assert(Wal.open(log, { epoch = 9 })), false
     local message = refused("LOCKED", salvage.run(with("read", function(read, ...)

@@ -40,7 +40,7 @@ local TABLE = {
     { "opened before a fork: close it here, only the parent may write it", WAL, "FORKED: the child closes it" },
     { "failed write, failed: close the log, look at the disk, and open it again", WAL, "IO and POISONED" },
     { "a batch longer than 64 MiB: append it in parts", WAL, "a batch that is too long" },
-    { "another writer has the log: close it and open it again", WAL, "REPLACED: a writer that sees another one's records" },
+    { "another writer has the log: close it and open it again", WAL, "REPLACED: a writer whose heads somebody has advanced" },
   },
   ["csrc/core/wal_open.c"] = {
     { "Restore the rest from a copy, if there is one.", WAL, "LOST: the rest is restored" },
@@ -124,6 +124,7 @@ local TABLE = {
   ["lua/tidemark/cli/reset.lua"] = { { "has the heads of a log: give the file of a follower", RESET, "refuses the heads of a log" } },
   ["lua/tidemark/cli/salvage.lua"] = {
     { "Followers of the old log must begin again with the new one (FOREIGN)", LOG, "CORRUPT: a segment " },
+    { "give --shards N as when it was made", SALVAGE, "without heads: the shards are named" },
   },
   ["lua/tidemark/cli/status.lua"] = { { "give the follower's file and --log DIR", APPEND, "the follower's file is given" } },
   ["lua/tidemark/cli/typed.lua"] = {

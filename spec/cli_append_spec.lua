@@ -82,7 +82,7 @@ describe("tidemark append", function()
     assert_refused(run_with("f\n", "append", log, "--accept-loss", ("%d:%d"):format(shard, #lost[shard])), "(LOST)", ends)
     result = follow_advice(result, "f\n")
     assert.equal(0, result.code)
-    assert.truthy(result.err:find("recovered: shard " .. shard .. ": went on after seqno", 1, true), result.err)
+    assert.truthy(result.err:find("recovered: shard " .. shard .. ": continues after seqno", 1, true), result.err)
     local now = command_line.records(log)
     assert.equal(#before[0] + #before[1] + 1, #now[0] + #now[1])
     for id = 0, 1 do

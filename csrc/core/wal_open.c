@@ -175,12 +175,11 @@ static int fail_lost(const struct opening *opening, size_t first, tidemark_error
                        "shard %" PRIu32 " ends at seqno %" PRId64 ", but %" PRId64 " had been durable%s%s",
                        wal->shards[first].id, wal->shards[first].last_seqno, repair->head,
                        *repair->where != '\0' ? ": " : ", and there is no segment", repair->where);
-    return tidemark_fail(
-        error, TIDEMARK_ELOST,
-        "%s%s: %s. As it is, the log ends at%s%s (SHARD:SEQNO). Restore the rest from a copy, if there "
-        "is one. To go on without it, accept the loss",
-        is_long ? "..." : "", wal->log.path + (is_long ? path_length - PATH_MOST : 0), why, list,
-        listed < lost ? " ..." : "");
+    return tidemark_fail(error, TIDEMARK_ELOST,
+                         "%s%s: %s. The log now ends at%s%s (SHARD:SEQNO). Restore the rest from a copy, if there "
+                         "is one. To go on without it, accept the loss",
+                         is_long ? "..." : "", wal->log.path + (is_long ? path_length - PATH_MOST : 0), why, list,
+                         listed < lost ? " ..." : "");
 }
 
 /* Removes what an earlier attempt has left of a state file in the directory of the log. */
@@ -267,9 +266,9 @@ static int judge_loss(const struct opening *opening, tidemark_error *error) {
         if (!repair->lost) continue;
         if (!is_accepted(opening, i)) return fail_lost(opening, i, error);
         accepted = 1;
-        int result =
-            tidemark_wal_tell(wal, error, "shard %" PRIu32 ": went on after seqno %" PRId64 " without what is lost",
-                              wal->shards[i].id, wal->shards[i].last_seqno);
+        int result = tidemark_wal_tell(wal, error,
+                                       "shard %" PRIu32 ": continues after seqno %" PRId64 "; later records are lost",
+                                       wal->shards[i].id, wal->shards[i].last_seqno);
         if (result < 0) return result;
     }
     return accepted;

@@ -216,7 +216,8 @@ static int repair_shard(struct tidemark_wal *wal, const struct tidemark_repair *
                                    repair->segment.shard, wal->log.path, name, (long long)tail->end);
     if (result == 0 && rewritten)
         result = tidemark_wal_tell(wal, error,
-                                   "shard %" PRIu32 ": made %lld bytes above the head durable: %s/%s: offset %lld",
+                                   "shard %" PRIu32
+                                   ": kept %lld bytes that were written but not yet acknowledged: %s/%s: offset %lld",
                                    repair->segment.shard, (long long)(tail->end - tail->above_head), wal->log.path,
                                    name, (long long)tail->above_head);
     if (result < 0) return result;

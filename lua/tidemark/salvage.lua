@@ -55,16 +55,32 @@ local function is_overlapped(shard_plan)
   return false
 end
 
-local function make_plan(target, others)
-  local decided = { shards = {}, notes = {}, ids = {}, missing = {}, filled = {}, records = 0 }
-  for _, other in ipairs(others) do -- heads that are readable know all shards
-    for shard in pairs(target.marks and {} or other.shards) do
-      target.shards[shard] = target.shards[shard] or { segments = {}, runs = {}, damage = {}, is_guessed = true }
+-- Adds the shards of which the target shows nothing, where its heads do not say which shards it has: those that the other logs have, and
+-- the first `count`.
+local function add_shards(target, others, count)
+  local function add(shard, is_known)
+    local entry = target.shards[shard] or { segments = {}, runs = {}, damage = {}, is_guessed = true }
+    entry.is_known = entry.is_known or is_known
+    target.shards[shard] = entry
+  end
+  for _, other in ipairs(others) do
+    for shard in pairs(other.shards) do
+      add(shard, other.marks ~= nil)
     end
+  end
+  for shard = 0, count - 1 do
+    add(shard, true)
+  end
+end
+
+local function make_plan(target, others, count)
+  local decided = { shards = {}, notes = {}, ids = {}, missing = {}, filled = {}, records = 0 }
+  if not target.marks then -- heads that can be read know all shards
+    add_shards(target, others, count)
   end
   for shard, entry in pairs(target.shards) do
     local shard_plan = plan.shard(target, shard, others, decided.notes)
-    if shard_plan.pieces[1] or not entry.is_guessed then
+    if shard_plan.pieces[1] or entry.is_known or not entry.is_guessed then
       decided.ids[#decided.ids + 1], decided.shards[shard] = shard, shard_plan
     end
   end
@@ -379,7 +395,7 @@ local function run(files, directory, newdir, options)
     end
   end
   survey.check_unchanged(files, target)
-  local decided = make_plan(target, others)
+  local decided = make_plan(target, others, options.shards or 0)
   if not target.log_id or decided.records == 0 and #decided.missing > 0 then
     local why = decided.notes[1] and ": " .. decided.notes[1] or ""
     fail("LOST", "%s: nothing in it is whole, and no other log has records that are proved to be its own%s", directory, why)
@@ -407,6 +423,7 @@ end
 
 ---@class tidemark.SalvageOptions
 ---@field from? string[] directories of other logs
+---@field shards? integer how many shards the log had, from 0 on; counts only if its heads cannot be read
 ---@field progress? fun(what: string, done: integer, whole: integer)
 
 ---@class tidemark.SalvageReport

@@ -140,7 +140,7 @@ static size_t right_numbers(tidemark_mark accept[LOG_SHARDS]) {
 
 /* The last message is ELOST's, with these numbers and no others. */
 static void check_message(void) {
-    char list[80] = "As it is, the log ends at";
+    char list[80] = "The log now ends at";
     for (size_t i = 0; i < LOG_SHARDS; i++) {
         size_t length = strlen(list);
         if (now->ends[i] >= 0)
@@ -228,7 +228,7 @@ static void each_loss(void) {
         if (code < 0) printf("    %s\n", failure.message);
         CHECK_INT(code, 0);
         if (wal != NULL) {
-            CHECK(tells(wal, "without what is lost"));
+            CHECK(tells(wal, "later records are lost"));
             CHECK_INT(tells(wal, "kept the old heads as "), old_heads[0] != 0);
             check_kept();
             go_on(wal);
@@ -314,9 +314,9 @@ static void damaged_heads_without_segments(void) {
 
 /* Adds the numbers of the message to `marks`, as a person would who repeats what it says. */
 static size_t read_numbers(tidemark_mark *marks, size_t count) {
-    const char *at = strstr(failure.message, "the log ends at");
+    const char *at = strstr(failure.message, "The log now ends at");
     if (at == NULL) return count;
-    at += strlen("the log ends at");
+    at += strlen("The log now ends at");
     for (unsigned shard; sscanf(at, " %u:%lld", &shard, &(long long){0}) == 2;) {
         marks[count].shard = shard;
         at = strchr(at, ':') + 1;

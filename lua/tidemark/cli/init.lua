@@ -9,7 +9,7 @@ exit codes:
    0  done, also after Ctrl-C or SIGTERM
    1  it failed; the message says why and what to do
    2  wrong usage
-   3  a shard does not go on with this log; the message says why and what to do]]
+   3  a shard cannot continue with this log; the message says why and what to do]]
 
 -- ---- arguments ----
 
@@ -62,7 +62,7 @@ end
 local function add_append(parser)
   local command = parser:command("append", "Append lines to a log, one record a line, making the log if need be.")
   command:argument("dir", "The directory of the log."):convert(path)
-  command:argument("file", "Files to read; - is standard input, as none is."):args("*"):convert(path)
+  command:argument("file", "Files to read. - or no file at all means standard input."):args("*"):convert(path)
   command
     :option("--shards", "How many shards a new log has (default: 1). An old log keeps its own.")
     :convert(integer("--shards", 1, 65536))
@@ -82,8 +82,8 @@ local function add_append(parser)
     :convert(integer("--epoch", 1, (1 << 62) - 1))
     :argname "N"
   command
-    :option("--accept-loss", "Go on without lost records: repeats, for each shard that the error LOST names, where the shard ends. May be "
-      .. "given more than once.")
+    :option("--accept-loss", "Confirm a loss and go on without the lost records: copy each SHARD:SEQNO from the message of the error "
+      .. "LOST. May be given more than once.")
     :convert(shard_mark "--accept-loss")
     :argname("SHARD:SEQNO")
     :count "*"
@@ -174,11 +174,16 @@ local function add_salvage(parser)
     :count("*")
     :action("concat")
     :argname("LOG")
+  command
+    :option("--shards", "How many shards DIR had, if it has no heads that can be read: those without records show nowhere else, and "
+      .. "without them a key would go to another shard.")
+    :convert(integer("--shards", 1, 65536))
+    :argname "N"
   command:epilog(SALVAGE_EXIT_CODES)
 end
 
 local function make_parser()
-  local parser = argparse("tidemark", "Append to a log, follow it, and see how far each has come, over any crash.")
+  local parser = argparse("tidemark", "Append to a log, follow it, and see how far each has come, across crashes.")
   parser:usage_max_width(100):help_max_width(100)
   parser:flag("--version", "Print the version and exit."):action(function()
     print("tidemark " .. core.VERSION)

@@ -30,7 +30,8 @@ end
 
 local function write_report(report, directory, newdir)
   if report.heads_why then
-    warn("%s: %s, so nobody knows whether records at the end are missing, nor which shards had no records", directory, report.heads_why)
+    warn("%s: %s, so nobody knows whether records at the end are missing, nor which shards had no records: "
+      .. "give --shards N as when it was made", directory, report.heads_why)
   end
   warn_each(report.damage, function(damage)
     local what = damage.is_tail and "is not whole: left by a writer that was cut off, or damaged" or "is damaged"
@@ -73,6 +74,7 @@ return function(options)
   local progress, calls = terminal.progress(), 0
   local report, message, code = salvage.run(files, options.dir, options.newdir, {
     from = options.from,
+    shards = options.shards,
     progress = function(what, done, whole)
       calls = calls + 1
       if calls % LOOK_EVERY ~= 1 then
