@@ -191,7 +191,7 @@ for _, kind in ipairs { "state", has_sqlite and "db" or nil } do
       for _, said in ipairs { result, run("status", file, "--log", log) } do
         expect(3, said, "(AHEAD): if the log's machine just went down, start its writer", "If the log was restored from an older copy, "
           .. "restore a newer one before anything is appended to it: what is written now takes the place of record 3, and this follower "
-          .. "diverges. If they are lost for good, end the follower and ")
+          .. "diverges. If they are lost for good, end the follower, ")
       end
       sh("rm -r '%s' && cp -a '%s/new' '%s'", log, directory, log)
       expect(0, follow())

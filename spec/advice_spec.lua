@@ -94,7 +94,7 @@ local TABLE = {
     { "copies of its effects and its file", FOLLOW, "PRUNED" },
     { "to delete the records after %d, which the log does not have, type", VERDICT, "finds that a log with other records up to" },
     { "take back the effects of its records after %d, then type", VERDICT, "finds that a log with other records up to" },
-    { "end the follower and %s: %s reset %s %d:%d", VERDICT, "finds that a log with other records up to" },
+    { "end the follower, %s: %s reset %s %d:%d", VERDICT, "finds that a log with other records up to" },
     { "find out which history is right; if it is the file's, follow the log", VERDICT, "finds that a log with other records up to" },
     { "If it is this log's, %s; or begin with record 1", FOLLOW, "DIVERGED" },
     { "if the log's machine just went down, start its writer, or type %s append %s </dev/null", FOLLOW, "AHEAD: a newer copy" },

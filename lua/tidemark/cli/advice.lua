@@ -150,9 +150,9 @@ end
 local function going_back(context, seqno)
   local what = ("take back the effects of its records after %d, then type"):format(seqno)
   if context.db then
-    what = ("to delete the records after %d, which the log does not have, type"):format(seqno)
+    what = ("then, to delete the records after %d, which the log does not have, type"):format(seqno)
   end
-  return ("end the follower and %s: %s reset %s %d:%d"):format(
+  return ("end the follower, %s: %s reset %s %d:%d"):format(
     what, typed.program(), typed.quote(file_of(context)), context.shard, seqno)
 end
 
