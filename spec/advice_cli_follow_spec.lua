@@ -73,8 +73,12 @@ for _, kind in ipairs { "state", has_sqlite and "db" or nil } do
     -- ---- the file ----
 
     for what, damage in pairs {
-      ["with a damaged header"] = "head -c 100 /dev/zero | tr '\\0' X | dd of='%s' bs=1 conv=notrunc 2>/dev/null",
-      ["cut off"] = "truncate -s 50 '%s'",
+      ["with a damaged header"] = function()
+        command_line.patch(file, 0, ("X"):rep(100))
+      end,
+      ["cut off"] = function()
+        sh("truncate -s 50 '%s'", file)
+      end,
     } do
       it("CORRUPT: a copy takes its place, " .. what, function()
         append "a\nb\n"
@@ -82,7 +86,7 @@ for _, kind in ipairs { "state", has_sqlite and "db" or nil } do
         sh("cp '%s' '%s/copy'", file, directory)
         append "c\n"
         expect(0, follow())
-        sh(damage, file)
+        damage()
         local result = follow()
         expect(1, result, "nothing was changed. If it is the right file, end all who use it")
         assert.truthy(result.err:find "%(CORRUPT%)" or kind == "db" and result.err:find "%(NOTADB%)", result.err)

@@ -66,9 +66,15 @@ describe("advice on a log:", function()
   end
 
   for what, damage in pairs {
-    ["cut off"] = ": > '%s/heads'; rm '%s/heads.live'",
-    ["of other bytes"] = "echo 'other bytes' > '%s/heads'; : '%s'",
-    ["with a damaged header"] = "printf X | dd of='%s/heads' bs=1 seek=20 conv=notrunc 2>/dev/null; : '%s'",
+    ["cut off"] = function()
+      sh(": > '%s/heads'; rm '%s/heads.live'", log, log)
+    end,
+    ["of other bytes"] = function()
+      command_line.write(log .. "/heads", "other bytes\n")
+    end,
+    ["with a damaged header"] = function()
+      command_line.patch(log .. "/heads", 20, "X")
+    end,
   } do
     it("CORRUPT: heads " .. what, function()
       append "a\nb\n"
@@ -80,7 +86,7 @@ describe("advice on a log:", function()
         { "inspect", log .. "/heads" },
       } do
         sh("rm -rf '%s' && cp -a '%s' '%s'", log, copy, log)
-        sh(damage, log, log)
+        damage()
         local result = run(table.unpack(words))
         expect(1, result, "(CORRUPT): nothing was changed: type ")
         os.remove(directory .. "/marks")
