@@ -116,7 +116,7 @@ describe("advice on a state", function()
     end
     assert(open()):close()
     assert(os.execute(("chown -R 1 '%s'"):format(directory)))
-    local user = taken(refused("DENIED", open()), "belongs to user (%d+), not to 0 who opens it: open it as that user")
+    local user = taken(refused("DENIED", open()), "belongs to user 1, but user 0 has tried to open it: open it as user (%d+)")
     local words = { "setpriv", "--reuid", user, "--clear-groups" }
     table.move(sandbox.interpreter(), 1, 8, #words + 1, words)
     words[#words + 1], words[#words + 2] = "-e", ("assert(require('tidemark.replication_state').open(%q, {0}))"):format(path)

@@ -17,7 +17,7 @@ local TABLE = {
   },
   ["csrc/core/state_file.c"] = {
     { "is a symbolic link; name the file itself", STATE, "DENIED: a symbolic link" },
-    { "who opens it: open it as that user", STATE, "DENIED: another user's file" },
+    { "has tried to open it: open it as user %lu", STATE, "DENIED: another user's file" },
     { "(one was deleted or replaced): end that process first", STATE, "BUSY: the live file was deleted" },
     { "a live file that does not belong to it: end those processes first", STATE, "BUSY: the live file is another state's" },
   },

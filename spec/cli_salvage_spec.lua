@@ -3,6 +3,7 @@
 local ReplicationState = require "tidemark.replication_state"
 local Wal = require "tidemark.wal"
 local command_line = require "spec.support.command_line"
+local crc32c = require "spec.support.crc32c"
 local salvage = require "spec.support.salvage"
 local sandbox = require "spec.support.sandbox"
 local uv = require "luv"
@@ -550,16 +551,6 @@ describe("tidemark salvage", function()
   it("refuses another version of a batch or note, and makes nothing", function()
     local place = salvage.place(log, 0, 1)
     local header = command_line.read(place.path):sub(1, 60)
-    local function crc32c(text)
-      local crc = 0xFFFFFFFF
-      for i = 1, #text do
-        crc = crc ~ text:byte(i)
-        for _ = 1, 8 do
-          crc = (crc >> 1) ~ (crc & 1 == 1 and 0x82F63B78 or 0)
-        end
-      end
-      return crc ~ 0xFFFFFFFF
-    end
     for _, version in ipairs { 2, 4 } do
       local changed = header:sub(1, 4) .. string.char(version) .. header:sub(6)
       command_line.patch(place.path, place.offset, changed .. ("<I4"):pack(crc32c(changed)))

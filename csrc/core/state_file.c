@@ -112,8 +112,9 @@ static int open_plain(const struct tidemark_file *file, const char *name, const 
         code = tidemark_fail(error, TIDEMARK_EDENIED, "%s%s: is not a plain file", file->path, suffix);
     else if (status.st_uid != geteuid())
         code = tidemark_fail(error, TIDEMARK_EDENIED,
-                             "%s%s: belongs to user %lu, not to %lu who opens it: open it as that user", file->path,
-                             suffix, (unsigned long)status.st_uid, (unsigned long)geteuid());
+                             "%s%s: belongs to user %lu, but user %lu has tried to open it: open it as user %lu",
+                             file->path, suffix, (unsigned long)status.st_uid, (unsigned long)geteuid(),
+                             (unsigned long)status.st_uid);
     if (code == 0) *result = fd;
     else (void)file->io->close(fd);
     return code;

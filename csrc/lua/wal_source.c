@@ -67,7 +67,7 @@ static int reader_next(lua_State *L) {
         reader = check_reader(L); /* again: a finalizer may have closed it meanwhile, or read on */
         if (tidemark_wal_reader_wait(reader->reader, 0, &same, &error) < 0) return tidemark_push_failure(L, &error);
         if (same.first_seqno != batch.first_seqno) return luaL_error(L, "a finalizer has used the reader meanwhile");
-    } while (same.size != batch.size); /* the log was restored meanwhile, and another batch stands there now */
+    } while (same.size != batch.size); /* else the log was restored in between and has another batch there */
     if (tidemark_wal_reader_read(reader->reader, bytes, &batch, &error) < 0) return tidemark_push_failure(L, &error);
     tidemark_batch_finish(L, -1, &batch);
     return 1;

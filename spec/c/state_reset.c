@@ -16,7 +16,7 @@ static void test_reset(void) {
     CHECK_INT(tidemark_state_is_current(state, &failure), 1);
     CHECK_INT(tidemark_state_wait_for(state, 0, 10, 0, &failure), 0);
     CHECK_INT(tidemark_state_wait_for(state, 0, 11, 0.001, &failure), TIDEMARK_ETIMEOUT);
-    /* the state goes on, shared with who opens it now */
+    /* the state can still be used, and another handle that opens the path shares it */
     tidemark_state *other = open_or_stop();
     CHECK_INT(tidemark_state_advance(other, 0, 11), 1);
     CHECK_INT(tidemark_state_advance(state, 0, 11), 0);

@@ -22,14 +22,6 @@ local function file_of(context)
   return context.db or context.state or context.file, context.db and "--db" or context.state and "--state"
 end
 
-local function is_there(path)
-  local file = io.open(path, "rb")
-  if file then
-    file:close()
-  end
-  return file ~= nil
-end
-
 -- "type ..., which says how to go on": opening a log for writing finds out what it lacks, and changes nothing where something is lost.
 local function opening(context)
   return ("type %s append %s </dev/null, which says how to go on"):format(typed.program(), typed.quote(context.log))
@@ -49,7 +41,7 @@ end
 -- Where a copy takes the place of the follower's file: the old files beside it, which do not belong to the copy.
 local function files_beside(context)
   local file = file_of(context)
-  if context.db or context.file and is_there(file .. "-wal") then
+  if context.db or context.file and typed.is_file(file .. "-wal") then
     return ("%s and %s"):format(typed.quote(file .. "-wal"), typed.quote(file .. "-shm"))
   end
   return typed.quote(file .. ".live")
@@ -104,8 +96,8 @@ function ADVICE.NOT_FOUND(message, context)
   if message:find("there is no log in it yet", 1, true) then
     return ("type %s append %s </dev/null"):format(typed.program(), typed.quote(context.log))
   elseif context.command == "reset" then -- or the message says to which record it can be reset
-    return not is_there(context.file) and "give a state file or a database of follow --db" or nil
-  elseif not context.log or is_there(context.log .. "/heads") then
+    return not typed.is_file(context.file) and "give a state file or a database of follow --db" or nil
+  elseif not context.log or typed.is_file(context.log .. "/heads") then
     return context.command == "status" and "give the directory of a log, a state file or a database of follow --db" or nil
   end
   return ("give the directory of a log, which %s append makes"):format(typed.program())

@@ -16,7 +16,10 @@ function typed.quote(word)
   return "'" .. word:gsub("'", "'\\''") .. "'"
 end
 
-local function is_file(path)
+--- Whether there is a file of that name that can be read.
+---@param path string
+---@return boolean
+function typed.is_file(path)
   local file = io.open(path, "rb")
   if file then
     file:close()
@@ -28,7 +31,7 @@ end
 local function find_program(name)
   for directory in (os.getenv "PATH" or ""):gmatch "[^:]+" do
     local path = directory .. "/" .. name
-    if is_file(path) then
+    if typed.is_file(path) then
       return path
     end
   end

@@ -101,13 +101,18 @@ function progress.prepare(database, path, readonly)
   return true
 end
 
---- A number that changes when another connection commits, and only then; or nil, message, code.
-function progress.version(database)
-  local row, message, code = first_row(database, DATA_VERSION)
+-- The first column of the first row, false where that is NULL or there is no row; or nil, message, code.
+local function first_value(database, sql, ...)
+  local row, message, code = first_row(database, sql, ...)
   if not row then
     return nil, message, code
   end
-  return row[1]
+  return row[1] or false
+end
+
+--- A number that changes when another connection commits, and only then; or nil, message, code.
+function progress.version(database)
+  return first_value(database, DATA_VERSION)
 end
 
 --- {[shard] = applied}, or nil, message, code.
@@ -134,11 +139,7 @@ end
 
 --- The log id of any row: false where there is none; or nil, message, code.
 function progress.any_log_id(database)
-  local row, message, code = first_row(database, ANY_LOG)
-  if not row then
-    return nil, message, code
-  end
-  return row[1] or false
+  return first_value(database, ANY_LOG)
 end
 
 --- The epoch of a record up to the one that the row names, and the first seqno of the epoch if the table of epochs has it: 0 for seqno 0,
@@ -176,11 +177,7 @@ end
 
 --- The lowest seqno above 0 whose epoch is known: false where there is none; or nil, message, code.
 function progress.lowest(database, shard)
-  local row, message, code = first_row(database, LOWEST, shard)
-  if not row then
-    return nil, message, code
-  end
-  return row[1] or false
+  return first_value(database, LOWEST, shard)
 end
 
 --- Lowers the shard's row to `seqno`, of that epoch, and forgets the epochs that begin after it; 0 removes the row. True, or nil, message,
