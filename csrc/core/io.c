@@ -184,6 +184,10 @@ int tidemark_io_lock(const struct tidemark_io *io, int fd, short type, off_t byt
     return result;
 }
 
+bool tidemark_io_is_same(const struct stat *status, const struct stat *other) {
+    return status->st_dev == other->st_dev && status->st_ino == other->st_ino;
+}
+
 int tidemark_io_fail(tidemark_error *error, const char *path, const char *suffix, const char *what) {
     return tidemark_fail(error, TIDEMARK_EIO, "%s%s: %s: %s", path, suffix, what, strerror(errno));
 }

@@ -61,6 +61,9 @@ int tidemark_io_zero(const struct tidemark_io *io, int fd, off_t from, off_t to)
 /* `lock` that goes on after EINTR. */
 int tidemark_io_lock(const struct tidemark_io *io, int fd, short type, off_t byte, bool wait);
 
+/* Whether both are of the same file. */
+bool tidemark_io_is_same(const struct stat *status, const struct stat *other);
+
 /* TIDEMARK_EIO: "PATHSUFFIX: WHAT: text of errno". */
 int tidemark_io_fail(tidemark_error *error, const char *path, const char *suffix, const char *what);
 

@@ -103,14 +103,14 @@ int tidemark_log_is_locked(const struct tidemark_log *log, tidemark_error *error
     if (log->io->fstat(log->lock, &ours) < 0)
         return tidemark_io_fail(error, log->path, "/" LOCK_NAME, "cannot read its status");
     if (log->io->fstatat(log->directory, LOCK_NAME, &there, AT_SYMLINK_NOFOLLOW) == 0)
-        return ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
+        return tidemark_io_is_same(&ours, &there);
     return errno == ENOENT ? 0 : tidemark_io_fail(error, log->path, "/" LOCK_NAME, "cannot read its status");
 }
 
 bool tidemark_log_is_replaced(const struct tidemark_log *log) {
     struct stat ours, there;
     return log->io->fstatat(AT_FDCWD, log->place, &there, 0) == 0 && log->io->fstat(log->directory, &ours) == 0 &&
-           (ours.st_dev != there.st_dev || ours.st_ino != there.st_ino);
+           !tidemark_io_is_same(&ours, &there);
 }
 
 /* ---- identity ---- */

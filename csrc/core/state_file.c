@@ -125,7 +125,7 @@ int tidemark_file_is_current(const struct tidemark_file *file, const char *name,
     if (file->io->fstat(fd, &ours) < 0) return tidemark_file_fail_io(file, "cannot read its status", error);
     if (file->io->fstatat(file->directory, name, &there, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : tidemark_file_fail_io(file, "cannot read its status", error);
-    return ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
+    return tidemark_io_is_same(&ours, &there);
 }
 
 /* Opens PATH, making it if there is none and `create`, and takes the change lock on it. */

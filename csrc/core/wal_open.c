@@ -222,7 +222,7 @@ static bool is_same_file(const struct tidemark_log *log, const char *name, const
     struct stat first, second;
     return log->io->fstatat(log->directory, name, &first, AT_SYMLINK_NOFOLLOW) == 0 &&
            log->io->fstatat(log->directory, other, &second, AT_SYMLINK_NOFOLLOW) == 0 &&
-           first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+           tidemark_io_is_same(&first, &second);
 }
 
 /* Keeps the heads that are to be replaced by lower ones under another name. */

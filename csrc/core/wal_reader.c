@@ -96,8 +96,8 @@ static int next_segment(struct tidemark_wal_reader *reader, bool opened, const c
 static bool is_segment_replaced(const struct tidemark_cursor *cursor) {
     struct stat ours, there;
     if (cursor->fd < 0 || cursor->offset == 0) return false;
-    int found = cursor->io->fstatat(cursor->directory, cursor->name, &there, AT_SYMLINK_NOFOLLOW);
-    return found == 0 && !tidemark_is_same_file(cursor->io->fstat(cursor->fd, &ours), &ours, found, &there);
+    if (cursor->io->fstatat(cursor->directory, cursor->name, &there, AT_SYMLINK_NOFOLLOW) < 0) return false;
+    return cursor->io->fstat(cursor->fd, &ours) < 0 || !tidemark_io_is_same(&ours, &there);
 }
 
 /* Drops what was found and not given yet, for another writer may have left it. A segment from which nothing was read

@@ -27,10 +27,6 @@
 
 /* ---- opening ---- */
 
-bool tidemark_is_same_file(int result, const struct stat *status, int other_result, const struct stat *other) {
-    return result == 0 && other_result == 0 && status->st_dev == other->st_dev && status->st_ino == other->st_ino;
-}
-
 struct opened_heads {
     tidemark_state *state;
     uint32_t log_id;
@@ -49,8 +45,8 @@ static int open_heads(const struct tidemark_log *log, struct opened_heads *resul
     uint64_t generation =
         tidemark_state_generation(heads); /* before: then the identity is of this one or a later one */
     code = tidemark_log_read_identity(log, heads, &identity, error);
-    if (code == 0 && !tidemark_is_same_file(log->io->fstat(log->directory, &ours), &ours,
-                                            log->io->fstatat(AT_FDCWD, log->place, &there, 0), &there))
+    if (code == 0 && (log->io->fstat(log->directory, &ours) < 0 ||
+                      log->io->fstatat(AT_FDCWD, log->place, &there, 0) < 0 || !tidemark_io_is_same(&ours, &there)))
         code = tidemark_fail(error, TIDEMARK_EREPLACED, "%s: was replaced while it was opened", log->path);
     if (code < 0) {
         tidemark_state_release(heads);
@@ -158,8 +154,8 @@ static int open_again(tidemark_wal_source *source, tidemark_error *error) {
     if (code < 0) return code;
     code = open_heads(&there, &heads, error);
     if (code == 0) {
-        int found = there.io->fstat(source->log.directory, &ours);
-        if (!tidemark_is_same_file(found, &ours, there.io->fstat(there.directory, &theirs), &theirs)) {
+        if (there.io->fstat(source->log.directory, &ours) < 0 || there.io->fstat(there.directory, &theirs) < 0 ||
+            !tidemark_io_is_same(&ours, &theirs)) {
             int before = source->log.directory;
             source->log.directory = there.directory;
             there.directory = before;

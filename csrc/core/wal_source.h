@@ -57,9 +57,6 @@ int tidemark_wal_source_sleep(tidemark_wal_source *source, const tidemark_mark *
 /* Where a wait that begins at `time` ends. */
 double tidemark_wal_source_deadline(double time, double timeout);
 
-/* Whether two calls of stat have succeeded and told of the same file. */
-bool tidemark_is_same_file(int result, const struct stat *status, int other_result, const struct stat *other);
-
 #pragma GCC visibility pop
 
 #endif

@@ -97,6 +97,21 @@ describe("a reader whose log is restored in place", function()
     log.assert_failure("REPLACED", "open a new reader", reader:next(60))
   end)
 
+  it("says which record is missing where a segment before its own is read again", function()
+    directory = log.new()
+    write({ shards = { 0 }, segment_bytes = 100 }, "one", "two", "three") -- a segment each
+    local reader = log.keep(assert(Wal.reader(directory, 0, 0)))
+    assert.equal("one", given(reader))
+    assert(os.remove(directory .. "/heads.live"))
+    local heads = log.bytes_of "heads"
+    log.write("heads", "")
+    log.assert_failure("CORRUPT", "too short", reader:next(0.3)) -- it has opened the segment of record 2
+    log.write("heads", heads)
+    assert(os.remove(directory .. "/" .. log.segment_name(0, 2)))
+    write({}) -- another writer
+    log.assert_failure("CORRUPT", "seqno 2 is durable but is not here", reader:next(0.3))
+  end)
+
   for name, record in pairs { ["of the same size"] = "the two", ["of another size"] = ("two"):rep(50) } do
     it("drops the batch that it had found while the heads were copied, with a new one " .. name, function()
       write({}, "lost 2!")

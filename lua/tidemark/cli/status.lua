@@ -136,9 +136,10 @@ end
 -- Rows of a target, compared with a source if there is one; or nil, message, code.
 local function compare_all(path, target, source)
   local marks, heads, verdicts, message, code = target:state():snapshot(), {}, {}, nil, nil
+  local is_database = databases.is_one(path)
   for _, shard in ipairs(source and source:shards() or {}) do
     heads[shard] = source:head(shard)
-    if databases.is_one(path) then
+    if is_database then
       marks[shard] = marks[shard] or 0 -- it has a row only for a shard of which it has something
     end
   end
@@ -247,11 +248,10 @@ end
 
 -- What is wrong, each with what to do: a message, or nil. Another log is the same trouble for all shards.
 local function troubles(rows, options)
-  local list = {}
+  local list, of = {}, databases.is_one(options.target) and "db" or "state"
   for _, row in ipairs(rows) do
     local found = row.verdict
     if found and not verdict.GOES_ON[found.verdict] then
-      local of = databases.is_one(options.target) and "db" or "state"
       local context = { command = "status", log = options.log, [of] = options.target, shard = row.shard,
         common = found.common, applied = row.applied, head = found.head }
       if found.verdict == "foreign" then
