@@ -21,9 +21,6 @@ local standing = require "tidemark.follower.standing"
 local NAP = 0.01 -- seconds between two looks at a source whose head is further than what it gives
 local SLICE = 1 -- seconds that `run` asks of one step
 
--- With these codes the target refuses the batch itself, so there is no use in trying again.
-local FINAL = { GAP = true, FENCED = true, DIVERGED = true, CORRUPT = true, FOREIGN = true }
-
 -- With these codes the files of a state or a database are no longer those that are open.
 local LOST_FILES = { POISONED = true, REPLACED = true }
 
@@ -152,7 +149,7 @@ local function fail(self, shard, batch, message, code)
     return
   elseif code == "DIVERGED" or code == "FOREIGN" then
     standing.refuse(self, shard, batch, message, code)
-  elseif FINAL[code] then
+  elseif call.REFUSALS[code] then
     shards.stop(self, shard, message, code)
   elseif LOST_FILES[code] then
     shards.stop_failed(self, shard, message, code)

@@ -9,9 +9,6 @@ local call = require "tidemark.follower.call"
 local epochs = require "tidemark.epochs"
 local options = require "tidemark.options"
 
--- With these codes the user's apply refuses a batch for good. With any other it may succeed the next time.
-local FINAL = { GAP = true, FENCED = true, DIVERGED = true, CORRUPT = true, FOREIGN = true }
-
 local OPTIONS = {
   state = { options.is_object, "a ReplicationState" },
   apply = { options.is_function, "a function" },
@@ -106,7 +103,7 @@ local function enter(self, shard, batch, report)
   local position = batch.first_seqno - 1
   local ok, message, code = settle(self, shard, position)
   if not ok then
-    return nil, message, FINAL[code] and code or "APPLY_FAILED"
+    return nil, message, call.REFUSALS[code] and code or "APPLY_FAILED"
   end
   local history = epochs.entered(shard.history, batch, epochs.MOST)
   local note = epochs.encode(batch.log_id, history)
@@ -201,7 +198,7 @@ function StateTarget:apply(batch, report)
   local ok
   ok, message, code = call.user("apply", self.given.apply, batch)
   if not ok then
-    return nil, message, FINAL[code] and code or "APPLY_FAILED"
+    return nil, message, call.REFUSALS[code] and code or "APPLY_FAILED"
   end
   shard.applied = batch.last_seqno
   return true

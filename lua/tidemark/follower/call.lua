@@ -6,6 +6,9 @@ local MUST = "it must return true once its effect is durable"
 
 local call = {}
 
+--- With these codes a target, or the user's apply, refuses a batch for good. With any other it may take it the next time.
+call.REFUSALS = { GAP = true, FENCED = true, DIVERGED = true, CORRUPT = true, FOREIGN = true }
+
 -- The results of the call, packed, and nil; or nil and what went wrong.
 local function run(name, f, ...)
   local results = table.pack(protected(f, ...))
